@@ -1,0 +1,1 @@
+//! Guards for kernel tests.
