@@ -1,5 +1,5 @@
 //! Builds the eBPF half and tells the loader where the object is (`EGRESS_EBPF_OBJECT`), so that it is embedded.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a build script speaks to cargo and to the person so")]
+#![expect(clippy::print_stderr, reason = "a build script tells the person so why it stopped")]
 
 use std::{
     env,
@@ -8,7 +8,6 @@ use std::{
 };
 
 #[path = "../xtask/src/toolchain.rs"]
-#[expect(dead_code, reason = "set-up uses the rest")]
 mod toolchain;
 
 use toolchain::{Survey, TARGET};
