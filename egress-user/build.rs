@@ -41,7 +41,7 @@ fn build() -> Result<(), String> {
     }
 
     let toolchain = Survey::take().toolchain(&target_directory).map_err(|reasons| no_toolchain(&reasons))?;
-    for file in toolchain.files() {
+    for file in [&toolchain.compiler.rustc, &toolchain.linker] {
         println!("cargo::rerun-if-changed={}", file.display());
     }
     println!("cargo::rustc-env=EGRESS_EBPF_TOOLCHAIN={toolchain}");

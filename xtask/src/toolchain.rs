@@ -113,7 +113,7 @@ enum CoreLibrary {
 /// A compiler with a `core` for [`TARGET`].
 #[derive(Debug, Clone)]
 pub(crate) struct Compiler {
-    rustc: PathBuf,
+    pub(crate) rustc: PathBuf,
     cargo: PathBuf,
     core: CoreLibrary,
     pub(crate) version: Version,
@@ -133,8 +133,8 @@ impl fmt::Display for Compiler {
 /// A compiler and a linker that were seen to work together.
 #[derive(Debug)]
 pub(crate) struct Toolchain {
-    compiler: Compiler,
-    linker: PathBuf,
+    pub(crate) compiler: Compiler,
+    pub(crate) linker: PathBuf,
 }
 
 impl fmt::Display for Toolchain {
@@ -172,11 +172,6 @@ impl Toolchain {
             CoreLibrary::Ready => &mut command,
         };
         command
-    }
-
-    /// The compiler and the linker, so that a build can be repeated when they change.
-    pub(crate) fn files(&self) -> [&Path; 2] {
-        [&self.compiler.rustc, &self.linker]
     }
 
     fn link_trial(&self, target_directory: &Path) -> Result<(), String> {
