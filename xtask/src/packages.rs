@@ -1,6 +1,6 @@
 //! The system's packages: what is needed from them, and how they are installed with apt.
 
-use std::process::Command;
+use std::{collections::BTreeSet, path::Path, process::Command};
 
 use anyhow::{Context as _, bail};
 
@@ -12,16 +12,15 @@ use crate::{
 
 /// Programs that kernel tests and the demo call, each with the Debian package that has it.
 pub(crate) const PROGRAMS: [(&str, &str); 9] = [
-    ("ip", "iproute2"),
     ("curl", "curl"),
-    ("openssl", "openssl"),
-    // nginx-light would start a server on this machine when it is installed; the tests bring their own.
     ("dnsmasq", "dnsmasq-base"),
+    ("ip", "iproute2"),
+    ("nginx", "nginx-light"),
+    ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
     ("ping", "iputils-ping"),
     ("ps", "procps"),
-    ("nsenter", "util-linux"),
-    ("unshare", "util-linux"),
-    ("mount", "mount"),
+    ("setpriv", "util-linux"),
 ];
 
 /// Debian's own compiler with a `core` for the kernel's virtual machine. The compiler in the package `rustc` is older and
@@ -35,10 +34,9 @@ pub(crate) fn linker_dependencies(llvm: u32) -> [String; 4] {
 
 /// The packages of the programs that are not there, each once.
 pub(crate) fn of_missing_programs() -> Vec<&'static str> {
-    let mut packages: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none()).map(|(_, package)| *package).collect();
-    packages.dedup();
-    packages
+    let missing = PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none());
+    let packages: BTreeSet<&str> = missing.map(|(_, package)| *package).collect();
+    packages.into_iter().collect()
 }
 
 /// The package manager of Debian and its relatives.
@@ -75,7 +73,13 @@ impl Apt {
         let mut command = self.command("env")?;
         command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
         command.args(["install", "-y", "--no-install-recommends", "--no-remove"]);
-        run(command.args(packages.iter().map(AsRef::as_ref)))
+        run(command.args(packages.iter().map(AsRef::as_ref)))?;
+        // The package starts a web server. The tests start their own, in their own namespaces.
+        let has_nginx = packages.iter().any(|package| package.as_ref().starts_with("nginx"));
+        if has_nginx && Path::new("/run/systemd/system").exists() {
+            run(self.command("systemctl")?.args(["disable", "--now", "nginx"]))?;
+        }
+        Ok(())
     }
 
     fn update(&mut self) -> anyhow::Result<()> {
