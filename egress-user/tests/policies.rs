@@ -1,5 +1,5 @@
 //! Every example policy compiles to known entries, every wrong one gives its report, and no input is too much.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeMap,
@@ -52,6 +52,29 @@ fn every_wrong_policy_gives_its_report() {
 #[test]
 fn the_schema_changes_only_on_purpose() {
     insta::assert_snapshot!("schema", schema());
+}
+
+#[test]
+fn every_example_of_the_documentation_compiles_and_every_key_has_one() {
+    let document = fs::read_to_string(root().join("docs/policy.md")).unwrap();
+    let examples: Vec<&str> =
+        document.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    for example in &examples {
+        let head = if example.starts_with("version:") { "" } else { "version: 1\nname: example\n" };
+        let policy = parse("docs/policy.md", format!("{head}{example}").as_bytes());
+        let policy = policy.unwrap_or_else(|problems| panic!("{problems}\n{example}"));
+        compile(&policy, &resolved(&policy)).unwrap();
+    }
+    let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+    for (keys, heading) in [("/properties", ""), ("/$defs/RuleKeys/properties", "`allow`: ")] {
+        for key in schema.pointer(keys).unwrap().as_object().unwrap().keys() {
+            let (_, section) = document
+                .split_once(&format!("\n### {heading}`{key}`\n"))
+                .unwrap_or_else(|| panic!("no section `{key}`"));
+            let example = section.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+            assert!(example.contains(&format!("{key}:")), "`{key}` has no example");
+        }
+    }
 }
 
 #[test]
@@ -254,18 +277,18 @@ fn rendered(policy: &CompiledPolicy) -> String {
     for (prefix, entry) in &policy.networks {
         match entry.port_set {
             0 => closed += 1,
-            _ => writeln!(text, "network {}/{}: {}", to_ip(&prefix.address), prefix.length, ports(policy, entry))
+            _ => writeln!(text, "network {}/{}: {}", to_ip(&prefix.address), prefix.length, ports(policy, *entry))
                 .unwrap(),
         }
     }
     for (address, entry) in &policy.addresses {
-        writeln!(text, "address {}: {}", to_ip(address), ports(policy, entry)).unwrap();
+        writeln!(text, "address {}: {}", to_ip(address), ports(policy, *entry)).unwrap();
     }
     writeln!(text, "{closed} networks that are closed").unwrap();
     text
 }
 
-fn ports(policy: &CompiledPolicy, entry: &DestinationEntry) -> String {
+fn ports(policy: &CompiledPolicy, entry: DestinationEntry) -> String {
     let PortSet { icmp, tcp, udp } = policy.port_sets.get(usize::from(entry.port_set)).unwrap();
     let expiry = if entry.expires_at == 0 { String::new() } else { format!(", until {}", entry.expires_at) };
     format!("tcp {}, udp {}, icmp {icmp}, else {}{expiry}", ranges(tcp), ranges(udp), entry.otherwise().name())

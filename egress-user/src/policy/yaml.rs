@@ -131,9 +131,10 @@ fn message(error: &Error, text: &str, place: Place) -> String {
             let message = error.render_with_options(options);
             let told_twice = format!(" at line {}, column {}", place.line, place.column);
             let message = message.strip_suffix(&told_twice).unwrap_or(&message).replace('\n', " ");
-            match text.lines().nth(line_index(place)).is_some_and(|line| line.trim_start().starts_with("- [")) {
-                true => format!("{message}; an address in brackets needs quotes, as in `\"[2001:db8::1]:443\"`"),
-                false => message,
+            if text.lines().nth(line_index(place)).is_some_and(|line| line.trim_start().starts_with("- [")) {
+                format!("{message}; an address in brackets needs quotes, as in `\"[2001:db8::1]:443\"`")
+            } else {
+                message
             }
         }
     }
