@@ -10,3 +10,5 @@ pub mod dns;
 pub mod flow;
 pub mod kernel;
 pub mod policy;
+#[cfg(feature = "testing")]
+pub mod testing;
