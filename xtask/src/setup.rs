@@ -23,37 +23,41 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 /// Sets up all that `build`, `test` and `demo` need.
 pub(crate) fn everything() -> anyhow::Result<()> {
+    let privilege = Privilege::of_this_process();
+    let mut apt = Apt::new(privilege);
     // Each part is tried although another failed: a person wants to hear at once of everything that is missing.
-    let problems: Vec<String> = [toolchain().map(drop), programs(), bpffs()]
-        .into_iter()
-        .filter_map(|part| Some(format!("{:#}", part.err()?)))
-        .collect();
+    let parts = [toolchain_from(&mut apt).map(drop), programs(&mut apt), bpffs(privilege)];
+    let problems: Vec<String> = parts.into_iter().filter_map(|part| Some(format!("{:#}", part.err()?))).collect();
     if !problems.is_empty() {
-        bail!("set-up is not complete:\n\n{}", problems.join("\n\n"));
+        bail!("set-up is not complete\n\n{}", problems.join("\n\n"));
     }
     Ok(())
 }
 
 /// Sets up a compiler and a linker for the eBPF half.
 pub(crate) fn toolchain() -> anyhow::Result<Toolchain> {
+    toolchain_from(&mut Apt::new(Privilege::of_this_process()))
+}
+
+fn toolchain_from(apt: &mut Apt) -> anyhow::Result<Toolchain> {
     let trial = target_directory()?.join("xtask");
     let survey = Survey::take();
-    let toolchain = match survey.toolchain(&trial) {
+    let reasons = match survey.toolchain(&trial) {
         Ok(toolchain) => {
             already_there(&format!("eBPF toolchain: {toolchain}"));
             return Ok(toolchain);
         }
-        Err(reasons) => {
-            eprintln!("no toolchain for the eBPF half yet:{}", listed(&reasons));
-            install_toolchain(survey, &trial)
-        }
+        Err(reasons) => reasons,
     };
-    toolchain.with_context(|| format!("no toolchain for the eBPF half. {}", by_hand()))
+    eprintln!("no toolchain for the eBPF half yet:{}", listed(&reasons));
+    let toolchain = install_toolchain(apt, survey, &trial)
+        .with_context(|| format!("there is no toolchain for the eBPF half. {}", by_hand()))?;
+    eprintln!("eBPF toolchain: {toolchain}");
+    Ok(toolchain)
 }
 
-fn install_toolchain(mut survey: Survey, trial: &Path) -> anyhow::Result<Toolchain> {
-    let mut apt = Apt::find(Privilege::of_this_process())?;
-    let mut llvm = linker_llvm(&llvm_versions(&survey), &mut |llvm| offers_llvm(&mut apt, llvm))?;
+fn install_toolchain(apt: &mut Apt, mut survey: Survey, trial: &Path) -> anyhow::Result<Toolchain> {
+    let mut llvm = linker_llvm(&llvm_versions(&survey), &mut |llvm| offers_llvm(apt, llvm))?;
     if llvm.is_none() {
         let release_min = crate::toolchain::parse_release(env!("CARGO_PKG_RUST_VERSION")).unwrap_or_default();
         for package in COMPILER {
@@ -66,7 +70,7 @@ fn install_toolchain(mut survey: Survey, trial: &Path) -> anyhow::Result<Toolcha
         if let Ok(toolchain) = survey.toolchain(trial) {
             return Ok(toolchain);
         }
-        llvm = linker_llvm(&llvm_versions(&survey), &mut |llvm| offers_llvm(&mut apt, llvm))?;
+        llvm = linker_llvm(&llvm_versions(&survey), &mut |llvm| offers_llvm(apt, llvm))?;
     }
     let llvm = llvm.with_context(|| format!("apt offers no LLVM for {LINKER} that fits a compiler on this machine"))?;
     apt.install(&packages::linker_dependencies(llvm))?;
@@ -125,15 +129,14 @@ fn by_hand() -> String {
 }
 
 /// Sets up the programs that kernel tests and the demo call.
-fn programs() -> anyhow::Result<()> {
+fn programs(apt: &mut Apt) -> anyhow::Result<()> {
     let missing = packages::of_missing_programs();
     if missing.is_empty() {
         let names: Vec<&str> = packages::PROGRAMS.iter().map(|(program, _)| *program).collect();
         already_there(&format!("programs for tests: {}", names.join(", ")));
         return Ok(());
     }
-    let install = || Apt::find(Privilege::of_this_process())?.install(&missing);
-    install().with_context(|| {
+    apt.install(&missing).with_context(|| {
         let command = packages::install_command(&missing);
         format!("programs for tests are missing. On Debian this installs them:\n  {command}\nWhat stopped set-up")
     })?;
@@ -144,7 +147,7 @@ fn programs() -> anyhow::Result<()> {
 }
 
 /// Mounts the file system that keeps programs and maps in the kernel.
-fn bpffs() -> anyhow::Result<()> {
+fn bpffs(privilege: Privilege) -> anyhow::Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("read `/proc/self/mountinfo`")?;
     if is_bpffs_mounted(&mounts) {
         already_there(&format!("bpffs at {BPFFS}"));
@@ -152,7 +155,7 @@ fn bpffs() -> anyhow::Result<()> {
     }
     let advice =
         || format!("bpffs is not mounted. This mounts it:\n  sudo mount -t bpf bpf {BPFFS}\nWhat stopped set-up");
-    let mount = Privilege::of_this_process().command("mount");
+    let mount = privilege.command("mount");
     let mut mount = mount.context("this process is not root, and `sudo -n` does not work").with_context(advice)?;
     run(mount.args(["-t", "bpf", "bpf", BPFFS])).with_context(advice)
 }
