@@ -195,20 +195,13 @@ fn write_if_different(path: &Path, text: &str) -> io::Result<()> {
 /// Whether a variable tells a cargo or rustc how to do the build that is going on, and must not reach a second one.
 /// How to reach registries and how to print concerns both.
 fn steers_the_outer_build(name: &OsStr) -> bool {
-    const SHARED: [&str; 8] = [
-        "CARGO_HOME",
-        "CARGO_MAKEFLAGS",
-        "CARGO_HTTP_",
-        "CARGO_NET_",
-        "CARGO_REGISTRY_",
-        "CARGO_REGISTRIES_",
-        "CARGO_SOURCE_",
-        "CARGO_TERM_",
-    ];
+    const SHARED: [&str; 7] = ["HOME", "MAKEFLAGS", "HTTP_", "NET_", "REGISTRY_", "REGISTRIES_", "TERM_"];
     const OTHERS: [&str; 4] = ["RUSTFLAGS", "RUSTDOC", "RUSTDOCFLAGS", "RUSTC_LINKER"];
     let name = name.to_string_lossy();
-    OTHERS.contains(&name.as_ref())
-        || (name.starts_with("CARGO_") && !SHARED.iter().any(|prefix| name.starts_with(prefix)))
+    match name.strip_prefix("CARGO_") {
+        Some(rest) => !SHARED.iter().any(|shared| rest.starts_with(shared)),
+        None => OTHERS.contains(&name.as_ref()),
+    }
 }
 
 /// What this machine has, and why some of it is of no use.
