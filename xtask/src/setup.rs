@@ -19,6 +19,9 @@ const LINKER_RELEASE: &str = "0.13.0";
 /// The major versions of LLVM that this release can be built against, each a feature `llvm-NN` of its crate.
 const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
+/// The LLVM of Debian 12's `rustc-web`, for advice; what is installed follows the compiler that is found.
+const LLVM_OF_DEBIAN: u32 = 22;
+
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Sets up all that `build`, `test` and `demo` need.
@@ -50,8 +53,9 @@ fn toolchain_from(apt: &mut Apt) -> anyhow::Result<Toolchain> {
         Err(reasons) => reasons,
     };
     eprintln!("no toolchain for the eBPF half yet:{}", listed(&reasons));
+    let advice = by_hand(&survey);
     let toolchain = install_toolchain(apt, survey, &trial)
-        .with_context(|| format!("there is no toolchain for the eBPF half. {}", by_hand()))?;
+        .with_context(|| format!("there is no toolchain for the eBPF half. {advice}"))?;
     eprintln!("eBPF toolchain: {toolchain}");
     Ok(toolchain)
 }
@@ -114,17 +118,21 @@ fn install_linker(llvm: u32) -> std::process::Command {
 }
 
 /// Both ways to a toolchain, for the person who has to go one of them.
-fn by_hand() -> String {
-    let llvm = LINKER_LLVM.start() + 1;
+fn by_hand(survey: &Survey) -> String {
+    let present = llvm_versions(survey).into_iter().find(|llvm| LINKER_LLVM.contains(llvm));
+    let llvm = present.unwrap_or(LLVM_OF_DEBIAN);
+    let mut commands =
+        vec![packages::install_command(&packages::linker_dependencies(llvm)), spelled(&install_linker(llvm))];
+    if present.is_none() {
+        commands.insert(0, packages::install_command(&COMPILER));
+    }
     format!(
         "One of these two ways leads to one:\n\n\
-         on Debian 12, as root or with sudo:\n  {}\n  {}\n  {}\n\n\
+         on Debian 12:\n  {}\n\n\
          anywhere, with rustup and a released `{LINKER}` (https://github.com/aya-rs/bpf-linker/releases) on PATH:\n  \
          rustup toolchain install nightly --profile minimal --component rust-src\n\n\
          What stopped set-up",
-        packages::install_command(&COMPILER),
-        packages::install_command(&packages::linker_dependencies(llvm)),
-        spelled(&install_linker(llvm)),
+        commands.join("\n  ")
     )
 }
 

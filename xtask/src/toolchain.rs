@@ -1,6 +1,6 @@
 //! Which compiler and which linker build the eBPF half, and how they are called.
 //!
-//! `egress-user/build.rs` includes this file, so that set-up and build cannot disagree. It therefore needs only `std`.
+//! `egress-user/build.rs` includes this file, so that set-up and build cannot disagree.
 //!
 //! The compiler must come with a `core` for the kernel's virtual machine, which a stable Rust does not have. There are
 //! two that do: a rustup nightly with the component `rust-src` builds one on the way, and some distributions package a
