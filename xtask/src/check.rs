@@ -28,15 +28,17 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 fn no_long_files() -> anyhow::Result<()> {
     let mut long = Vec::new();
-    for file in source_files(&workspace())? {
+    let root = workspace();
+    for file in source_files(&root)? {
         let lines = fs::read_to_string(&file).with_context(|| format!("read `{}`", file.display()))?.lines().count();
         if lines > FILE_LINES_MAX {
-            long.push(format!("`{}` has {lines} lines", file.display()));
+            let name = file.strip_prefix(&root).unwrap_or(&file);
+            long.push(format!("`{}` has {lines} lines", name.display()));
         }
     }
     if !long.is_empty() {
         long.sort();
-        bail!("{}; {FILE_LINES_MAX} is the most", long.join(", "));
+        bail!("a source file has {FILE_LINES_MAX} lines at most: {}", long.join(", "));
     }
     eprintln!("no source file has more than {FILE_LINES_MAX} lines");
     Ok(())

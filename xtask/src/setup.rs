@@ -45,6 +45,9 @@ pub(crate) fn toolchain() -> anyhow::Result<Toolchain> {
 fn toolchain_from(apt: &mut Apt) -> anyhow::Result<Toolchain> {
     let trial = target_directory()?.join("xtask");
     let survey = Survey::take();
+    if !trial.exists() {
+        eprintln!("trying what is here; a nightly compiler builds its `core` first, which takes a minute");
+    }
     let reasons = match survey.toolchain(&trial) {
         Ok(toolchain) => {
             already_there(&format!("eBPF toolchain: {toolchain}"));

@@ -21,7 +21,7 @@ pub(crate) const TARGET: &str = "bpfel-unknown-none";
 /// Where a distribution puts its own compiler. Not searched on `PATH`, where rustup's comes first.
 pub(crate) const DISTRIBUTION_RUSTC: &str = "/usr/bin/rustc";
 
-/// The linker's name on `PATH`.
+/// The linker's name.
 pub(crate) const LINKER: &str = "bpf-linker";
 
 /// Flags of every crate of the eBPF half: BTF from debug information, and 32-bit registers and atomics.
@@ -197,10 +197,9 @@ fn write_if_different(path: &Path, text: &str) -> io::Result<()> {
 fn steers_the_outer_build(name: &OsStr) -> bool {
     const SHARED: [&str; 7] = ["HOME", "MAKEFLAGS", "HTTP_", "NET_", "REGISTRY_", "REGISTRIES_", "TERM_"];
     const OTHERS: [&str; 4] = ["RUSTFLAGS", "RUSTDOC", "RUSTDOCFLAGS", "RUSTC_LINKER"];
-    let name = name.to_string_lossy();
-    match name.strip_prefix("CARGO_") {
+    match name.to_string_lossy().as_ref().strip_prefix("CARGO_") {
         Some(rest) => !SHARED.iter().any(|shared| rest.starts_with(shared)),
-        None => OTHERS.contains(&name.as_ref()),
+        None => OTHERS.iter().any(|other| name == *other),
     }
 }
 
@@ -259,7 +258,7 @@ impl Survey {
         }
     }
 
-    /// The first pair that links a trial program under `target_directory`; else every reason why there is none.
+    /// The first pair that links a trial program in `target_directory`; else every reason why there is none.
     pub(crate) fn toolchain(&self, target_directory: &Path) -> Result<Toolchain, Vec<String>> {
         let mut rejected = self.rejected.clone();
         for compiler in &self.compilers {
@@ -297,7 +296,7 @@ fn distribution(rustc: &Path) -> Result<Compiler, String> {
         return Err(format!("has no `core` for {TARGET}"));
     }
     // Any recent cargo can drive another compiler, and this one is here.
-    let cargo = env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into()).into();
     Ok(Compiler { rustc: rustc.to_owned(), cargo, core: CoreLibrary::Ready, version: version(rustc)? })
 }
 
