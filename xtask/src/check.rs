@@ -17,13 +17,21 @@ const FILE_LINES_MAX: usize = 400;
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let toolchain = setup::toolchain()?;
-    run_command(cargo("fmt").args(["--all", "--check"]))?;
-    no_long_files()?;
-    run_command(cargo("clippy").args(["--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     // For the host, the eBPF half is not all there.
     let mut ebpf = toolchain.cargo("rustc", &target_directory()?.join("xtask"));
-    run_command(ebpf.args(["--package", "egress-ebpf", "--locked", "--", "-Dwarnings"]))?;
-    run_command(cargo("doc").args(["--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    // Every check runs although another failed: one look is to show all that there is to mend.
+    let checks = [
+        run_command(cargo("fmt").args(["--all", "--check"])),
+        no_long_files(),
+        run_command(cargo("clippy").args(["--workspace", "--all-targets", "--", "-D", "warnings"])),
+        run_command(ebpf.args(["--package", "egress-ebpf", "--locked", "--", "-Dwarnings"])),
+        run_command(cargo("doc").args(["--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")),
+    ];
+    let failures: Vec<String> = checks.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    if !failures.is_empty() {
+        bail!("not every check passed\n  - {}", failures.join("\n  - "));
+    }
+    Ok(())
 }
 
 fn no_long_files() -> anyhow::Result<()> {
