@@ -1,10 +1,7 @@
 //! The decision about a destination. Both halves run this function: the kernel over its maps, tests and `explain` over
 //! the compiled policy.
 
-use crate::{
-    Address, Protocol, Reason, Verdict,
-    entry::{DestinationEntry, PortSet},
-};
+use crate::{Address, Protocol, Reason, Verdict, entry::DestinationEntry};
 
 /// A verdict with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -154,9 +154,9 @@ pub struct SocketState {
     pub reason: u8,
     /// The workload that made the socket.
     pub workload: u32,
-    /// Bits `SocketState::ACCEPTS`, `STARTED`, `RELEASED`, `DEFERRED`.
+    /// Bits `SocketState::ACCEPTS`, `STARTED`, `RELEASED`.
     pub flags: u32,
-    /// Process that made the socket.
+    /// Process that made the socket, or that last called `connect` or `sendto` on it.
     pub pid: u32,
     /// Packets out of the current flow.
     pub tx_packets: u64,
@@ -170,8 +170,16 @@ pub struct SocketState {
     pub reported_bytes: u64,
     /// Kernel ticks at the last report.
     pub reported_jiffies: u64,
-    /// Command name of the process that made the socket.
+    /// Command name of that process.
     pub command: [u8; 16],
+    /// This end of the current flow.
+    pub local: crate::Address,
+    /// This end's port, host order.
+    pub local_port: u16,
+    /// 1 when the far end opened the flow.
+    pub inbound: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
 }
 
 impl SocketState {
@@ -200,6 +208,10 @@ impl SocketState {
         reported_bytes: 0,
         reported_jiffies: 0,
         command: [0; 16],
+        local: crate::Address::UNSPECIFIED,
+        local_port: 0,
+        inbound: 0,
+        reserved: [0; 5],
     };
 }
 
@@ -209,6 +221,7 @@ const _: () = assert!(size_of::<DestinationEntry>() == 8);
 const _: () = assert!(size_of::<PortSet>() == 16_392);
 const _: () = assert!(size_of::<PolicyEntry>() == 16_400);
 const _: () = assert!(size_of::<Binding>() == 8);
+const _: () = assert!(size_of::<SocketState>() == 128);
 
 impl DestinationEntry {
     /// The reason of a refusal whose port is not in the set.

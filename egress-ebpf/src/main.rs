@@ -1,5 +1,97 @@
-//! Entry points of the programs.
+//! Entry points of the programs. Each is three lines; the work is in the module of its hook.
+//!
+//! `egress` has the last word on every packet. The others run before it, so that an application learns of a refusal from
+//! its own call, in microseconds, and not from a timeout.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![expect(
+    unsafe_code,
+    reason = "map memory, kernel contexts and helpers have no safe interface; `maps` and `context` give one"
+)]
+#![cfg_attr(target_arch = "bpf", allow(internal_features, reason = "atomic adds have no other name on this target"))]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(
+    not(target_arch = "bpf"),
+    expect(dead_code, reason = "compiled for the host only so that ordinary tools can check it")
+)]
+
+mod bind;
+mod connect;
+mod context;
+mod egress;
+mod ingress;
+mod judge;
+mod maps;
+mod report;
+mod socket;
+
+use aya_ebpf::{
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr},
+    programs::{SkBuffContext, SockAddrContext, SockContext},
+};
+use egress_common::event::Hook;
+
+use crate::context::{Call, Skb, Socket};
+
+#[cgroup_sock_addr(connect4)]
+fn connect4(ctx: SockAddrContext) -> i32 {
+    let call = Call::new(&ctx);
+    connect::decide(&call, call.destination_v4(), Hook::Connect)
+}
+
+#[cgroup_sock_addr(connect6)]
+fn connect6(ctx: SockAddrContext) -> i32 {
+    let call = Call::new(&ctx);
+    connect::decide(&call, call.destination_v6(), Hook::Connect)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    let call = Call::new(&ctx);
+    connect::decide(&call, call.destination_v4(), Hook::SendMsg)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    let call = Call::new(&ctx);
+    connect::decide(&call, call.destination_v6(), Hook::SendMsg)
+}
+
+#[cgroup_sock_addr(bind4)]
+fn bind4(ctx: SockAddrContext) -> i32 {
+    let call = Call::new(&ctx);
+    bind::decide(&call, call.bound_v4())
+}
+
+#[cgroup_sock_addr(bind6)]
+fn bind6(ctx: SockAddrContext) -> i32 {
+    let call = Call::new(&ctx);
+    bind::decide(&call, call.bound_v6())
+}
+
+#[cgroup_skb(egress)]
+fn egress(ctx: SkBuffContext) -> i32 {
+    egress::decide(&Skb::new(&ctx))
+}
+
+#[cgroup_skb(ingress)]
+fn ingress(ctx: SkBuffContext) -> i32 {
+    ingress::decide(&Skb::new(&ctx))
+}
+
+#[cgroup_sock(sock_create)]
+fn sock_create(ctx: SockContext) -> i32 {
+    socket::create(&Socket::new(&ctx))
+}
+
+#[cgroup_sock(sock_release)]
+fn sock_release(ctx: SockContext) -> i32 {
+    socket::release(&Socket::new(&ctx))
+}
+
+/// Lets helpers be called that only a GPL-compatible program may call.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,0 +1,326 @@
+//! What a program is given: a packet, a call with an address, or a socket. The only place that reads kernel contexts.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock, bpf_sock_addr, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1},
+    bindings::{
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
+    },
+    helpers::generated::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_lookup_tcp,
+        bpf_sk_lookup_udp, bpf_sk_release,
+    },
+    programs::{SkBuffContext, SockAddrContext, SockContext},
+};
+use egress_common::{
+    Address, Protocol,
+    entry::SocketState,
+    packet::{Bytes, Family},
+};
+
+use crate::maps::{self, CAN_SET_ERRNO};
+
+/// `TCP_LISTEN` of `include/net/tcp_states.h`, which is the same in every kernel.
+const TCP_LISTEN: u32 = 10;
+
+/// `BPF_F_CURRENT_NETNS`: look the socket up in the namespace of the context.
+const CURRENT_NETNS: u64 = u64::MAX;
+
+/// A context from which sockets can be looked up.
+pub(crate) trait Context {
+    /// The context as helpers take it.
+    fn as_ptr(&self) -> *mut c_void;
+
+    /// The kernel's number of the context's socket.
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: every implementor wraps the context of a program type that may call this helper.
+        unsafe { bpf_get_socket_cookie(self.as_ptr()) }
+    }
+}
+
+/// One end of a flow.
+#[derive(Clone, Copy)]
+pub(crate) struct End {
+    /// The address.
+    pub(crate) address: Address,
+    /// The port, host order.
+    pub(crate) port: u16,
+}
+
+impl End {
+    /// An end that is not known.
+    pub(crate) const UNKNOWN: Self = Self { address: Address::UNSPECIFIED, port: 0 };
+}
+
+/// A packet that starts at its IP header.
+pub(crate) struct Skb {
+    skb: *mut __sk_buff,
+    data: usize,
+    end: usize,
+}
+
+impl Skb {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &SkBuffContext) -> Self {
+        let skb = ctx.skb.skb;
+        // SAFETY: the context of the running program is readable as a whole.
+        let (data, end) = unsafe { ((*skb).data, (*skb).data_end) };
+        Self { skb, data: data as usize, end: end as usize }
+    }
+
+    /// Bytes from the IP header on.
+    #[inline(always)]
+    pub(crate) fn length(&self) -> u64 {
+        // SAFETY: the context of the running program is readable as a whole.
+        u64::from(unsafe { (*self.skb).len })
+    }
+
+    /// Which IP the frame carries, as its EtherType says.
+    #[inline(always)]
+    pub(crate) fn family(&self) -> Option<Family> {
+        // SAFETY: the context of the running program is readable as a whole.
+        match unsafe { (*self.skb).protocol } {
+            V4 => Some(Family::V4),
+            V6 => Some(Family::V6),
+            _ => None,
+        }
+    }
+
+    /// The socket that sends or receives the packet.
+    #[inline(always)]
+    pub(crate) fn socket(&self) -> Option<Socket> {
+        // SAFETY: the context of the running program is readable as a whole.
+        Socket::from_ptr(unsafe { (*self.skb).__bindgen_anon_2.sk })
+    }
+}
+
+/// EtherTypes as the context holds them: 16 bits in network order.
+const V4: u32 = u16::to_be(0x0800) as u32;
+const V6: u32 = u16::to_be(0x86dd) as u32;
+
+impl Context for Skb {
+    #[inline(always)]
+    fn as_ptr(&self) -> *mut c_void {
+        self.skb.cast()
+    }
+}
+
+impl Bytes for Skb {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let start = self.data + offset;
+        if start + N > self.end {
+            return None;
+        }
+        // SAFETY: `start + N <= end` was checked above, and an array of bytes has no invalid bits and alignment 1.
+        Some(unsafe { *(start as *const [u8; N]) })
+    }
+}
+
+/// A socket.
+pub(crate) struct Socket {
+    socket: *mut bpf_sock,
+}
+
+impl Socket {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &SockContext) -> Self {
+        Self { socket: ctx.sock }
+    }
+
+    #[inline(always)]
+    fn from_ptr(socket: *mut bpf_sock) -> Option<Self> {
+        if socket.is_null() { None } else { Some(Self { socket }) }
+    }
+
+    /// The socket as helpers take it.
+    #[inline(always)]
+    pub(crate) fn as_ptr(&self) -> *mut c_void {
+        self.socket.cast()
+    }
+
+    /// Whether it is a TCP socket that waits for connections.
+    #[inline(always)]
+    pub(crate) fn listens(&self) -> bool {
+        // SAFETY: the socket is not null, and `state` is readable from every packet hook.
+        unsafe { (*self.socket).state == TCP_LISTEN }
+    }
+
+    /// `SOCK_STREAM`, `SOCK_DGRAM`, `SOCK_RAW`; only in `sock_create`.
+    #[inline(always)]
+    pub(crate) fn kind(&self) -> u32 {
+        // SAFETY: the context of `sock_create` is a full socket.
+        unsafe { (*self.socket).type_ }
+    }
+
+    /// The protocol number; only in `sock_create`.
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> u32 {
+        // SAFETY: the context of `sock_create` is a full socket.
+        unsafe { (*self.socket).protocol }
+    }
+}
+
+impl Context for Socket {
+    #[inline(always)]
+    fn as_ptr(&self) -> *mut c_void {
+        self.socket.cast()
+    }
+}
+
+/// A call that names an address: `connect`, `sendto` or `bind`.
+pub(crate) struct Call {
+    call: *mut bpf_sock_addr,
+}
+
+impl Call {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &SockAddrContext) -> Self {
+        Self { call: ctx.sock_addr }
+    }
+
+    /// The socket that is called on.
+    #[inline(always)]
+    pub(crate) fn socket(&self) -> Option<Socket> {
+        // SAFETY: the context of the running program is readable as a whole.
+        Socket::from_ptr(unsafe { (*self.call).__bindgen_anon_1.sk })
+    }
+
+    /// What the socket would send; `None` for what no policy allows.
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> Option<Protocol> {
+        // SAFETY: the context of the running program is readable as a whole.
+        match unsafe { (*self.call).protocol } {
+            6 => Some(Protocol::Tcp),
+            17 => Some(Protocol::Udp),
+            1 | 58 => Some(Protocol::Icmp),
+            _ => None,
+        }
+    }
+
+    /// The protocol number as the socket has it, for the record.
+    #[inline(always)]
+    pub(crate) fn protocol_number(&self) -> u8 {
+        // SAFETY: the context of the running program is readable as a whole.
+        let protocol = unsafe { (*self.call).protocol };
+        protocol as u8
+    }
+
+    /// Where the call would send; the unspecified address becomes loopback, as the kernel takes it.
+    #[inline(always)]
+    pub(crate) fn destination_v4(&self) -> End {
+        let mut end = self.bound_v4();
+        if end.address.is_unspecified() {
+            end.address = Address::from_v4([127, 0, 0, 1]);
+        }
+        end
+    }
+
+    /// Where the call would send; the unspecified address becomes loopback, as the kernel takes it. IPv4-mapped addresses
+    /// arrive here and not in the hook of IPv4.
+    #[inline(always)]
+    pub(crate) fn destination_v6(&self) -> End {
+        let mut end = self.bound_v6();
+        if end.address.is_unspecified() {
+            end.address = if end.address.is_v4() {
+                Address::from_v4([127, 0, 0, 1])
+            } else {
+                Address::from_words([0, 0, 0, u32::from_be(1)])
+            };
+        }
+        end
+    }
+
+    /// The address of the call as it is.
+    #[inline(always)]
+    pub(crate) fn bound_v4(&self) -> End {
+        // SAFETY: this field is readable in the hooks of IPv4.
+        let word = unsafe { (*self.call).user_ip4 };
+        End { address: Address::from_v4(word.to_ne_bytes()), port: self.port() }
+    }
+
+    /// The address of the call as it is.
+    #[inline(always)]
+    pub(crate) fn bound_v6(&self) -> End {
+        // SAFETY: this field is readable in the hooks of IPv6; the verifier wants each word read by itself.
+        let first = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[0]) };
+        // SAFETY: as above.
+        let second = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[1]) };
+        // SAFETY: as above.
+        let third = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[2]) };
+        // SAFETY: as above.
+        let last = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[3]) };
+        End { address: Address::from_words([first, second, third, last]), port: self.port() }
+    }
+
+    #[inline(always)]
+    fn port(&self) -> u16 {
+        // SAFETY: the context of the running program is readable as a whole; the port is its low half.
+        u16::from_be(unsafe { (*self.call).user_port } as u16)
+    }
+
+    /// Makes the call fail with this errno instead of `EPERM`, where the kernel can.
+    #[inline(always)]
+    pub(crate) fn set_errno(&self, errno: u32) {
+        if errno != 0 && CAN_SET_ERRNO.load() == 1 {
+            // SAFETY: the loader found that the kernel has this helper for the hooks of `connect` and `sendmsg`. Its
+            // result says only that the value was out of range, and then the refusal stays `EPERM`.
+            let _refused = unsafe { bpf_set_retval(-(errno as i32)) };
+        }
+    }
+}
+
+impl Context for Call {
+    #[inline(always)]
+    fn as_ptr(&self) -> *mut c_void {
+        self.call.cast()
+    }
+}
+
+/// Whether the socket that would receive a packet from `local` to `peer` belongs to this workload.
+#[inline(always)]
+pub(crate) fn peer_is_own(ctx: &impl Context, protocol: Protocol, local: End, peer: End, workload: u32) -> bool {
+    let (mut tuple, size) = tuple(local, peer);
+    let tuple = &raw mut tuple;
+    let found = match protocol {
+        // SAFETY: `tuple` is initialised and `size` is the size of its family's part.
+        Protocol::Tcp => unsafe { bpf_sk_lookup_tcp(ctx.as_ptr(), tuple, size, CURRENT_NETNS, 0) },
+        // SAFETY: as above.
+        Protocol::Udp => unsafe { bpf_sk_lookup_udp(ctx.as_ptr(), tuple, size, CURRENT_NETNS, 0) },
+        Protocol::Icmp => return false,
+    };
+    let Some(socket) = Socket::from_ptr(found) else { return false };
+    let own = maps::socket_state(&socket).is_some_and(|state| state.workload == workload);
+    // SAFETY: the look-up returned this socket with a reference, which is given back exactly once.
+    let _always_zero = unsafe { bpf_sk_release(socket.as_ptr()) };
+    own
+}
+
+#[inline(always)]
+fn tuple(local: End, peer: End) -> (bpf_sock_tuple, u32) {
+    let (sport, dport) = (local.port.to_be(), peer.port.to_be());
+    if peer.address.is_v4() {
+        let ipv4 = TupleV4 {
+            saddr: u32::from_ne_bytes(local.address.v4_bytes()),
+            daddr: u32::from_ne_bytes(peer.address.v4_bytes()),
+            sport,
+            dport,
+        };
+        (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 } }, size_of::<TupleV4>() as u32)
+    } else {
+        let ipv6 = TupleV6 { saddr: local.address.words(), daddr: peer.address.words(), sport, dport };
+        (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } }, size_of::<TupleV6>() as u32)
+    }
+}
+
+/// Notes the calling process on the socket's state.
+#[inline(always)]
+pub(crate) fn note_process(state: &mut SocketState) {
+    // SAFETY: this helper has no arguments and cannot fail.
+    state.pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    let command = (&raw mut state.command).cast();
+    // SAFETY: the buffer is 16 bytes; the helper fills it or leaves it zero.
+    let _always_zero = unsafe { bpf_get_current_comm(command, size_of::<[u8; 16]>() as u32) };
+}

@@ -1,0 +1,196 @@
+//! Events to the user half, and the counters of a flow.
+
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
+use egress_common::{
+    Decision,
+    entry::{Binding, SocketState},
+    event::{Event, Hook, Kind},
+    limits::{REPORT_BYTES, REPORT_JIFFIES},
+};
+
+use crate::{
+    context::{self, Context, End},
+    maps::{self, EVENTS, LOST_EVENTS, REFUSALS},
+};
+
+/// Wakes no reader: the reader comes by itself every few milliseconds.
+const NO_WAKE_UP: u64 = 1;
+
+/// Wakes a reader that has read everything before, so that a refusal is on record at once, yet a flood wakes nobody twice.
+const WAKE_UP: u64 = 0;
+
+/// Direction of a packet.
+#[derive(Clone, Copy)]
+pub(crate) enum Direction {
+    /// From the workload.
+    Out,
+    /// To the workload.
+    In,
+}
+
+/// Adds a packet to the counters, and reports the flow when it is time.
+#[inline(always)]
+pub(crate) fn account(ctx: &impl Context, state: &mut SocketState, direction: Direction, length: u64, hook: Hook) {
+    match direction {
+        Direction::Out => {
+            add(&raw mut state.tx_packets, 1);
+            add(&raw mut state.tx_bytes, length);
+        }
+        Direction::In => {
+            add(&raw mut state.rx_packets, 1);
+            add(&raw mut state.rx_bytes, length);
+        }
+    }
+    let bytes = state.tx_bytes + state.rx_bytes;
+    // SAFETY: this helper has no arguments and cannot fail.
+    let now = unsafe { bpf_jiffies64() };
+    if bytes.wrapping_sub(state.reported_bytes) >= REPORT_BYTES
+        || now.wrapping_sub(state.reported_jiffies) >= REPORT_JIFFIES
+    {
+        report(ctx, state, Kind::Report, hook);
+        // After the socket was closed every packet is reported, because no end is coming that would.
+        if state.flags & SocketState::RELEASED == 0 {
+            state.reported_bytes = bytes;
+        }
+        state.reported_jiffies = now;
+    }
+}
+
+/// Begins a flow on the socket: a flow that was there ends.
+#[inline(always)]
+pub(crate) fn begin(ctx: &impl Context, state: &mut SocketState, flow: &Flow, hook: Hook) {
+    if state.flags & SocketState::STARTED != 0 {
+        report(ctx, state, Kind::End, hook);
+    }
+    state.destination = flow.remote.address;
+    state.port = flow.remote.port;
+    state.protocol = flow.protocol;
+    state.reason = flow.decision.reason.wire();
+    state.local = flow.local.address;
+    state.local_port = flow.local.port;
+    state.inbound = flow.inbound;
+    state.policy = flow.binding.policy;
+    state.workload = flow.binding.workload;
+    state.tx_packets = 0;
+    state.tx_bytes = 0;
+    state.rx_packets = 0;
+    state.rx_bytes = 0;
+    state.reported_bytes = 0;
+    // SAFETY: this helper has no arguments and cannot fail.
+    state.reported_jiffies = unsafe { bpf_jiffies64() };
+    state.flags |= SocketState::STARTED;
+    report(ctx, state, Kind::Start, hook);
+}
+
+/// A flow as a hook sees it.
+pub(crate) struct Flow {
+    /// Slot and workload.
+    pub(crate) binding: Binding,
+    /// Protocol number.
+    pub(crate) protocol: u8,
+    /// This end.
+    pub(crate) local: End,
+    /// The far end.
+    pub(crate) remote: End,
+    /// What was decided.
+    pub(crate) decision: Decision,
+    /// 1 when the far end opened it.
+    pub(crate) inbound: u8,
+}
+
+/// Reports the state of a flow.
+#[inline(always)]
+pub(crate) fn report(ctx: &impl Context, state: &SocketState, kind: Kind, hook: Hook) {
+    let Some(mut slot) = EVENTS.reserve(0) else {
+        maps::count(&LOST_EVENTS, 0);
+        return;
+    };
+    slot.write(Event {
+        time_nanoseconds: now_nanoseconds(),
+        socket: ctx.cookie(),
+        tx_packets: state.tx_packets,
+        tx_bytes: state.tx_bytes,
+        rx_packets: state.rx_packets,
+        rx_bytes: state.rx_bytes,
+        local: state.local,
+        remote: state.destination,
+        local_port: state.local_port,
+        remote_port: state.port,
+        policy: state.policy,
+        workload: state.workload,
+        pid: state.pid,
+        kind: kind as u8,
+        hook: hook as u8,
+        verdict: egress_common::Verdict::Allow as u8,
+        reason: state.reason,
+        protocol: state.protocol,
+        inbound: state.inbound,
+        reserved: [0; 2],
+        command: state.command,
+    });
+    slot.submit(NO_WAKE_UP);
+}
+
+/// Counts and reports a refusal. The verdict says whether it was let through all the same, as audit mode does.
+#[inline(always)]
+pub(crate) fn refusal(ctx: &impl Context, process: Option<&SocketState>, flow: &Flow, hook: Hook) {
+    maps::count(&REFUSALS, u32::from(flow.decision.reason.wire()));
+    let Some(mut slot) = EVENTS.reserve(0) else {
+        maps::count(&LOST_EVENTS, 0);
+        return;
+    };
+    let mut nobody = SocketState::NEW;
+    let process = match process {
+        Some(state) => state,
+        None => {
+            context::note_process(&mut nobody);
+            &nobody
+        }
+    };
+    slot.write(Event {
+        time_nanoseconds: now_nanoseconds(),
+        socket: ctx.cookie(),
+        tx_packets: 0,
+        tx_bytes: 0,
+        rx_packets: 0,
+        rx_bytes: 0,
+        local: flow.local.address,
+        remote: flow.remote.address,
+        local_port: flow.local.port,
+        remote_port: flow.remote.port,
+        policy: flow.binding.policy,
+        workload: flow.binding.workload,
+        pid: process.pid,
+        kind: Kind::Refusal as u8,
+        hook: hook as u8,
+        verdict: flow.decision.verdict as u8,
+        reason: flow.decision.reason.wire(),
+        protocol: flow.protocol,
+        inbound: flow.inbound,
+        reserved: [0; 2],
+        command: process.command,
+    });
+    slot.submit(WAKE_UP);
+}
+
+#[inline(always)]
+fn now_nanoseconds() -> u64 {
+    // SAFETY: this helper has no arguments and cannot fail.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Adds to a counter that other CPUs add to as well.
+#[inline(always)]
+fn add(counter: *mut u64, amount: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the counter is 8 bytes of a socket's storage, aligned to 8. `AtomicU64::fetch_add` does not exist for this
+    // target; the intrinsic becomes one instruction.
+    unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(counter, amount);
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the counter is 8 bytes of a socket's storage, aligned to 8.
+    unsafe {
+        *counter += amount;
+    }
+}
