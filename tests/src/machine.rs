@@ -49,10 +49,10 @@ impl Machine {
 
     /// Makes the machine ask these name servers.
     pub fn ask(&self, servers: &[IpAddr]) -> Result<()> {
-        let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        let lines: Vec<String> = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
         let path = self.files.path().join("resolv.conf");
         // In place: the mount holds the file itself, not its name.
-        fs::write(&path, format!("{lines}options timeout:1 attempts:2\n"))
+        fs::write(&path, lines.concat() + "options timeout:1 attempts:2\n")
             .with_context(|| format!("write `{}`", path.display()))
     }
 

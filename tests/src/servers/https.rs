@@ -4,7 +4,6 @@ use std::{
     fs,
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -15,9 +14,6 @@ use crate::{
     deadline::{SOON, until},
     netns::Namespace,
 };
-
-/// How long a server may live: longer than any test.
-const LIFE_MAX: Duration = Duration::from_secs(600);
 
 /// An HTTPS server that answers every request with its own address, on a line of its own.
 #[derive(Debug)]
@@ -38,7 +34,6 @@ impl Https {
             .arg(format!("--net={}", world.path().display()))
             .args(["--", "setpriv", "--pdeathsig", "KILL", "--", "nginx", "-e", "stderr", "-c"])
             .arg(&configuration)
-            .time_max(LIFE_MAX)
             .start()?;
         let https = Self { process, directory };
         for address in addresses {
@@ -73,7 +68,8 @@ fn make_certificate(directory: &Path, names: &[&str]) -> Result<()> {
 
 fn configure(directory: &Path, addresses: &[SocketAddr]) -> String {
     let directory = directory.display();
-    let listen: String = addresses.iter().map(|address| format!("    listen {address} ssl;\n")).collect();
+    let listen: Vec<String> = addresses.iter().map(|address| format!("    listen {address} ssl;\n")).collect();
+    let listen = listen.concat();
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("  {kind}_temp_path {directory}/{kind};\n"))
         .concat();

@@ -2,15 +2,14 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, UdpSocket},
-    thread,
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 
-use crate::{Calls, Failed, actions::exchange};
+use crate::{Calls, Failed, actions::CONNECT_MAX};
 
 pub(crate) fn bind_tcp(calls: &mut Calls, address: SocketAddr) -> Result<(), Failed> {
     bound(calls, address).map(drop)
@@ -37,13 +36,10 @@ pub(crate) fn own_loopback(calls: &mut Calls, address: SocketAddr) -> Result<(),
         socket.into()
     };
     let address = calls.call("getsockname", || listener.local_addr())?;
-    calls.call("exchange", || {
-        thread::scope(|scope| {
-            let server = scope.spawn(|| echo_once(&listener));
-            exchange(address, b"own loopback")?;
-            server.join().map_err(|_| io::Error::other("the server panicked"))?
-        })
-    })
+    let mut client = calls.call("connect", || TcpStream::connect_timeout(&address, CONNECT_MAX))?;
+    calls.call("send", || client.write_all(b"own loopback"))?;
+    calls.call("accept", || echo_once(&listener))?;
+    calls.call("recv", || client.read_exact(&mut [0; 12]))
 }
 
 pub(crate) fn accept(calls: &mut Calls, address: SocketAddr, seconds: u64) -> Result<(), Failed> {

@@ -63,10 +63,14 @@ fn act(calls: &mut Calls, words: &[&str]) -> Result<()> {
         ["own-loopback", address] => listen::own_loopback(calls, read(address)?),
         ["accept", address, seconds] => listen::accept(calls, read(address)?, read(seconds)?),
         ["resolve", name] => rounds::resolve(calls, name),
-        ["repeat", seconds, destination] => rounds::repeat(calls, read(seconds)?, destination),
+        ["repeat", seconds, destination] => {
+            rounds::repeat(calls, read(seconds)?, destination);
+            Ok(())
+        }
         ["flood", seconds, mark, addresses @ ..] => {
             let addresses: Result<Vec<_>> = addresses.iter().map(|address| read(address)).collect();
-            return rounds::flood(calls, read(seconds)?, mark, &addresses?);
+            rounds::flood(calls, read(seconds)?, mark, &addresses?);
+            Ok(())
         }
         ["write", path] => actions::write(calls, path),
         _ => bail!("no such action"),

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
 use egress_tests::deadline::Deadline;
 use socket2::{Domain, Socket, Type};
 
@@ -28,7 +27,7 @@ pub(crate) fn resolve(calls: &mut Calls, name: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-pub(crate) fn repeat(calls: &mut Calls, seconds: u64, destination: &str) -> Result<(), Failed> {
+pub(crate) fn repeat(calls: &mut Calls, seconds: u64, destination: &str) {
     let end = Deadline::after(Duration::from_secs(seconds));
     while !end.has_passed() {
         let addresses: Vec<SocketAddr> = match destination.to_socket_addrs() {
@@ -46,7 +45,6 @@ pub(crate) fn repeat(calls: &mut Calls, seconds: u64, destination: &str) -> Resu
         }
         thread::sleep(PAUSE);
     }
-    Ok(())
 }
 
 /// Notes the first failure and counts all.
@@ -58,7 +56,7 @@ fn fail(calls: &mut Calls, call: &str, error: &std::io::Error) {
     calls.report.failures += 1;
 }
 
-pub(crate) fn flood(calls: &mut Calls, seconds: u64, mark: &str, addresses: &[SocketAddr]) -> Result<()> {
+pub(crate) fn flood(calls: &mut Calls, seconds: u64, mark: &str, addresses: &[SocketAddr]) {
     let end = Deadline::after(Duration::from_secs(seconds));
     while !end.has_passed() {
         for address in addresses {
@@ -71,7 +69,6 @@ pub(crate) fn flood(calls: &mut Calls, seconds: u64, mark: &str, addresses: &[So
         }
         thread::sleep(PAUSE);
     }
-    Ok(())
 }
 
 fn send(address: SocketAddr, mark: &str) -> std::io::Result<()> {
