@@ -10,6 +10,7 @@
 //! Debian packages that the tests need: `iproute2`, `curl`, `openssl`, `nginx-light`, `dnsmasq-base`, `iputils-ping`,
 //! `procps`, `util-linux`. They need root.
 
+pub mod cgroup;
 pub mod command;
 pub mod deadline;
 pub mod egress;

@@ -17,6 +17,7 @@ use nix::{
 use tempfile::TempDir;
 
 use crate::{
+    cgroup::Cgroup,
     command,
     netns::{Namespace, in_thread},
 };
@@ -26,6 +27,8 @@ use crate::{
 pub struct Machine {
     /// Where its sockets live.
     pub network: Namespace,
+    /// Where its processes run.
+    pub cgroup: Cgroup,
     mounts: File,
     files: TempDir,
 }
@@ -44,7 +47,7 @@ impl Machine {
             fs::write(&path, text).with_context(|| format!("write `{}`", path.display()))?;
         }
         let mounts = in_thread(|| mount_own(files.path())).context("make a mount namespace with its own files")?;
-        Ok(Self { network, mounts, files })
+        Ok(Self { network, cgroup: Cgroup::new()?, mounts, files })
     }
 
     /// Makes the machine ask these name servers.
@@ -67,6 +70,8 @@ impl Machine {
             .arg(format!("--net={}", self.network.path().display()))
             .arg(format!("--mount={}", self.mounts_path().display()))
             .args(["--", "setpriv", "--pdeathsig", "KILL", "--"])
+            .args(["sh", "-c", "echo 0 > \"$0/cgroup.procs\" && exec \"$@\""])
+            .arg(self.cgroup.directory())
             .arg(program)
     }
 
