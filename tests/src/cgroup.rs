@@ -74,17 +74,19 @@ impl Drop for Cgroup {
     }
 }
 
+/// Where cgroup2 is mounted.
+pub fn mount_point() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
+    let mut points =
+        mounts.lines().filter(|line| line.contains(" - cgroup2 ")).filter_map(|line| line.split(' ').nth(4));
+    points.next().map(PathBuf::from).context("cgroup2 is not mounted")
+}
+
 /// The directory of the cgroup of this process.
 fn own() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
-    let point = mounts
-        .lines()
-        .filter(|line| line.contains(" - cgroup2 "))
-        .find_map(|line| line.split(' ').nth(4))
-        .context("cgroup2 is not mounted")?;
     let cgroups = fs::read_to_string("/proc/self/cgroup").context("read the own cgroup")?;
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::/")).context("no cgroup2 cgroup")?;
-    let directory = Path::new(point).join(path);
+    let directory = mount_point()?.join(path);
     ensure!(directory.join("cgroup.procs").exists(), "`{}` is no cgroup", directory.display());
     Ok(directory)
 }

@@ -54,6 +54,7 @@ fn find() -> Result<PathBuf> {
 pub struct Egress<'machine> {
     machine: &'machine Machine,
     directory: TempDir,
+    wrapper: Vec<OsString>,
     options: Vec<OsString>,
     time_max: Duration,
 }
@@ -63,7 +64,12 @@ impl<'machine> Egress<'machine> {
     pub fn new(machine: &'machine Machine) -> Result<Self> {
         let directory = TempDir::with_prefix("egress-run-").context("make a directory for a run")?;
         let options = vec!["--events".into(), directory.path().join("events.jsonl").into()];
-        Ok(Self { machine, directory, options, time_max: Duration::from_secs(60) })
+        Ok(Self { machine, directory, wrapper: Vec::new(), options, time_max: Duration::from_secs(60) })
+    }
+
+    /// A run without any option.
+    pub fn without_events(machine: &'machine Machine) -> Result<Self> {
+        Ok(Self { options: Vec::new(), ..Self::new(machine)? })
     }
 
     /// A run under this policy.
@@ -81,6 +87,13 @@ impl<'machine> Egress<'machine> {
         self
     }
 
+    /// Starts `egress` itself through another program, which gets its path and arguments.
+    #[must_use]
+    pub fn through(mut self, wrapper: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.wrapper = wrapper.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
     /// How long it may take.
     #[must_use]
     pub fn time_max(mut self, time_max: Duration) -> Self {
@@ -92,7 +105,9 @@ impl<'machine> Egress<'machine> {
     pub fn start(self, command: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Governed> {
         let running = self
             .machine
-            .command(binary()?)
+            .command("env")
+            .args(&self.wrapper)
+            .arg(binary()?)
             .arg("run")
             .args(&self.options)
             .arg("--")

@@ -17,6 +17,7 @@ pub mod egress;
 pub mod machine;
 pub mod netns;
 pub mod network;
+pub mod policy;
 pub mod probe;
 pub mod servers;
 pub mod wire;

@@ -1,9 +1,10 @@
 //! A real HTTPS server: Debian's `nginx` with a certificate made for the test.
 
 use std::{
+    ffi::OsString,
     fs,
     net::{SocketAddr, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result};
@@ -45,9 +46,11 @@ impl Https {
         Ok(https)
     }
 
-    /// The certificate that a client must trust.
-    pub fn certificate(&self) -> PathBuf {
-        self.directory.path().join("certificate.pem")
+    /// A `curl` that trusts this server, gives up soon and says why.
+    pub fn curl(&self, arguments: &[&str]) -> Vec<OsString> {
+        let certificate = self.directory.path().join("certificate.pem").into_os_string();
+        let curl = ["curl", "--silent", "--show-error", "--max-time", "10", "--cacert"].map(OsString::from);
+        curl.into_iter().chain([certificate]).chain(arguments.iter().map(OsString::from)).collect()
     }
 }
 
@@ -102,14 +105,8 @@ mod tests {
     };
 
     fn fetch(network: &Network, https: &Https, family: &str, name: &str) -> String {
-        let finished = network
-            .client
-            .command("curl")
-            .args(["--silent", "--show-error", "--max-time", "5", family, "--cacert"])
-            .arg(https.certificate())
-            .arg(format!("https://{name}/"))
-            .finish()
-            .unwrap();
+        let finished =
+            network.client.command("env").args(https.curl(&[family, &format!("https://{name}/")])).finish().unwrap();
         finished.expect_success().unwrap();
         finished.stdout
     }

@@ -4,10 +4,11 @@ use std::{
     fs::OpenOptions,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    os::fd::RawFd,
     time::Duration,
 };
 
-use nix::libc;
+use nix::{libc, sys::socket::MsgFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{Calls, Failed};
@@ -103,6 +104,11 @@ pub(crate) fn ping(calls: &mut Calls, address: IpAddr, mark: &str) -> Result<(),
 pub(crate) fn socket(calls: &mut Calls, domain: i32, kind: i32, protocol: i32) -> Result<(), Failed> {
     calls.call("socket", || Socket::new_raw(domain.into(), kind.into(), Some(protocol.into())))?;
     Ok(())
+}
+
+pub(crate) fn inherited(calls: &mut Calls, descriptor: RawFd, mark: &str) -> Result<(), Failed> {
+    let sent = || Ok(nix::sys::socket::send(descriptor, mark.as_bytes(), MsgFlags::empty())?);
+    calls.call("send", sent).map(drop)
 }
 
 pub(crate) fn write(calls: &mut Calls, path: &str) -> Result<(), Failed> {

@@ -24,9 +24,25 @@ pub(crate) fn listen(calls: &mut Calls, address: SocketAddr) -> Result<(), Faile
     calls.call("listen", || socket.listen(8))
 }
 
-pub(crate) fn listen_unbound(calls: &mut Calls) -> Result<(), Failed> {
+pub(crate) fn listen_unbound(calls: &mut Calls, seconds: u64) -> Result<(), Failed> {
     let socket = calls.call("socket", || Socket::new(Domain::IPV4, Type::STREAM, None))?;
-    calls.call("listen", || socket.listen(8))
+    calls.call("listen", || socket.listen(8))?;
+    calls.call("accept", || {
+        socket.set_read_timeout(Some(Duration::from_secs(seconds)))?;
+        echo_once(&socket.try_clone()?.into())
+    })
+}
+
+pub(crate) fn wait_udp(calls: &mut Calls, address: SocketAddr, seconds: u64) -> Result<(), Failed> {
+    let socket = calls.call("bind", || UdpSocket::bind(address))?;
+    calls.call("write", say_listening)?;
+    let mut buffer = [0; 1024];
+    let length = calls.call("recv", || {
+        socket.set_read_timeout(Some(Duration::from_secs(seconds)))?;
+        socket.recv(&mut buffer)
+    })?;
+    calls.report.reply = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
+    Ok(())
 }
 
 pub(crate) fn own_loopback(calls: &mut Calls, address: SocketAddr) -> Result<(), Failed> {

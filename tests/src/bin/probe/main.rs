@@ -8,17 +8,22 @@
 //! - `fast-open ADDRESS MARK`: the mark in the SYN.
 //! - `ping ADDRESS MARK`: an ICMP echo from an unprivileged socket.
 //! - `socket DOMAIN TYPE PROTOCOL`: only make it; the words are numbers.
-//! - `bind-tcp ADDRESS`, `bind-udp ADDRESS`, `listen ADDRESS`, `listen-unbound`: only that.
+//! - `bind-tcp ADDRESS`, `bind-udp ADDRESS`, `listen ADDRESS`: only that.
+//! - `listen-unbound SECONDS`: listen without `bind`, accept one connection, echo one message.
+//! - `wait-udp ADDRESS SECONDS`: say so, wait for one datagram.
 //! - `own-loopback ADDRESS`: listen, connect to it, exchange a mark.
-//! - `accept ADDRESS SECONDS`: listen, report, accept one connection, echo one message, report.
+//! - `accept ADDRESS SECONDS`: listen, say so, accept one connection, echo one message, report.
 //! - `resolve NAME`: ask the C library.
 //! - `repeat SECONDS NAME:PORT`: resolve, connect and exchange a mark, over and over.
 //! - `flood SECONDS MARK ADDRESS…`: send datagrams and open connections to all of them, whatever happens.
+//! - `inherited DESCRIPTOR MARK`: send on a socket that another process opened.
+//! - `routing-header VIA ADDRESS MARK`: `sendto` the address with an IPv6 routing header that leads elsewhere first.
 //! - `write PATH`: open a file for writing.
 
 mod actions;
 mod listen;
 mod rounds;
+mod routing;
 
 use std::{
     io::{self, Write as _},
@@ -59,7 +64,8 @@ fn act(calls: &mut Calls, words: &[&str]) -> Result<()> {
         ["bind-tcp", address] => listen::bind_tcp(calls, read(address)?),
         ["bind-udp", address] => listen::bind_udp(calls, read(address)?),
         ["listen", address] => listen::listen(calls, read(address)?),
-        ["listen-unbound"] => listen::listen_unbound(calls),
+        ["listen-unbound", seconds] => listen::listen_unbound(calls, read(seconds)?),
+        ["wait-udp", address, seconds] => listen::wait_udp(calls, read(address)?, read(seconds)?),
         ["own-loopback", address] => listen::own_loopback(calls, read(address)?),
         ["accept", address, seconds] => listen::accept(calls, read(address)?, read(seconds)?),
         ["resolve", name] => rounds::resolve(calls, name),
@@ -72,6 +78,8 @@ fn act(calls: &mut Calls, words: &[&str]) -> Result<()> {
             rounds::flood(calls, read(seconds)?, mark, &addresses?);
             Ok(())
         }
+        ["inherited", descriptor, mark] => actions::inherited(calls, read(descriptor)?, mark),
+        ["routing-header", via, address, mark] => routing::send(calls, read(via)?, read(address)?, mark),
         ["write", path] => actions::write(calls, path),
         _ => bail!("no such action"),
     }
