@@ -75,6 +75,13 @@ impl Machine {
             .arg(program)
     }
 
+    /// The BPF objects that are pinned on this machine.
+    pub fn pins(&self) -> Result<Vec<String>> {
+        let find = self.command("find").args(["/sys/fs/bpf", "-type", "f", "!", "-name", "*.debug"]).finish()?;
+        find.expect_success()?;
+        Ok(find.stdout.lines().map(str::to_owned).collect())
+    }
+
     fn mounts_path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.mounts.as_raw_fd()))
     }

@@ -29,8 +29,8 @@ fn expect_failure(network: &Network, run: Egress<'_>, words: &[&str]) -> Result<
     }
     let cgroups = network.client.cgroup.children()?;
     ensure!(cgroups.is_empty(), "left behind: {cgroups:?}");
-    let pins = network.client.command("find").args(["/sys/fs/bpf", "-type", "f"]).finish()?;
-    ensure!(pins.stdout.is_empty(), "left behind: {}", pins.stdout);
+    let pins = network.client.pins()?;
+    ensure!(pins.is_empty(), "left behind: {pins:?}");
     Ok(())
 }
 

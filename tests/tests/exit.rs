@@ -14,8 +14,8 @@ fn expect_nothing_left(network: &Network) -> Result<()> {
     ensure!(cgroups.is_empty(), "left behind: {cgroups:?}");
     let processes = network.client.cgroup.processes()?;
     ensure!(processes.is_empty(), "left alive: {processes:?}");
-    let pins = network.client.command("find").args(["/sys/fs/bpf", "-type", "f"]).finish()?;
-    ensure!(pins.stdout.is_empty(), "left behind: {}", pins.stdout);
+    let pins = network.client.pins()?;
+    ensure!(pins.is_empty(), "left behind: {pins:?}");
     Ok(())
 }
 

@@ -61,8 +61,8 @@ fn doctor_lists_what_a_dead_run_left_and_detach_removes_it() -> Result<()> {
     let detach = network.client.command(egress::binary()?).arg("detach").finish()?;
     detach.expect_success()?;
     ensure!(!cgroup.exists(), "`{}` is still there: {detach:?}", cgroup.display());
-    let pins = network.client.command("find").args(["/sys/fs/bpf", "-type", "f"]).finish()?;
-    ensure!(pins.stdout.is_empty(), "left behind: {}", pins.stdout);
+    let pins = network.client.pins()?;
+    ensure!(pins.is_empty(), "left behind: {pins:?}");
     let doctor = network.client.command(egress::binary()?).arg("doctor").finish()?;
     ensure!(!doctor.stdout.contains(&name), "doctor still lists `{name}`: {doctor:?}");
     Ok(())
