@@ -5,6 +5,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::OnceLock,
     time::Duration,
@@ -179,9 +180,9 @@ impl Outcome {
     }
 
     /// An error unless a refusal to this far end is on record with this reason.
-    pub fn expect_refusal(&self, remote: impl ToString, reason: &str) -> Result<()> {
-        let (remote, refusals) = (remote.to_string(), self.refusals()?);
-        let found = refusals.iter().any(|event| event.remote.as_deref() == Some(&remote) && event.reason == reason);
+    pub fn expect_refusal(&self, remote: SocketAddr, reason: &str) -> Result<()> {
+        let refusals = self.refusals()?;
+        let found = refusals.iter().any(|event| event.remote() == Some(remote) && event.reason == reason);
         ensure!(found, "no refusal to {remote} because of `{reason}` in {refusals:#?}");
         Ok(())
     }
@@ -218,11 +219,17 @@ pub struct Event {
     pub command: String,
     /// `tcp`, `udp` or `icmp`.
     pub protocol: String,
-    /// This end.
-    pub local: Option<String>,
-    /// The far end.
-    pub remote: Option<String>,
-    /// The name whose address the far end is.
+    /// This end, where the hook knew it.
+    pub local_address: Option<IpAddr>,
+    /// See [`Self::local_address`].
+    pub local_port: Option<u16>,
+    /// The far end, where there is one.
+    pub remote_address: Option<IpAddr>,
+    /// See [`Self::remote_address`].
+    pub remote_port: Option<u16>,
+    /// Who opened the flow: `outbound` or `inbound`.
+    pub direction: String,
+    /// The names whose address the far end is, with commas between them.
     pub domain: Option<String>,
     /// `allow` or `deny`.
     pub verdict: String,
@@ -238,6 +245,13 @@ pub struct Event {
     pub tx_packets: u64,
     /// Packets in.
     pub rx_packets: u64,
+}
+
+impl Event {
+    /// The far end, where there is one.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.remote_address?, self.remote_port?))
+    }
 }
 
 fn read_events(directory: &Path) -> Result<Vec<Event>> {

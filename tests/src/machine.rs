@@ -2,10 +2,10 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
     net::IpAddr,
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -38,6 +38,8 @@ impl Machine {
     pub fn new() -> Result<Self> {
         let network = Namespace::new()?;
         let files = TempDir::with_prefix("egress-machine-").context("make a directory for a machine")?;
+        let everybody = Permissions::from_mode(0o755);
+        fs::set_permissions(files.path(), everybody).context("open the directory of a machine to every user")?;
         for (name, text) in [
             ("resolv.conf", ""),
             ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
@@ -59,7 +61,7 @@ impl Machine {
             .with_context(|| format!("write `{}`", path.display()))
     }
 
-    /// A directory for files of this machine, gone with it.
+    /// A directory for files of this machine that every user can read, gone with it.
     pub fn directory(&self) -> &Path {
         self.files.path()
     }
@@ -73,6 +75,13 @@ impl Machine {
             .args(["sh", "-c", "echo 0 > \"$0/cgroup.procs\" && exec \"$@\""])
             .arg(self.cgroup.directory())
             .arg(program)
+    }
+
+    /// Copies a program to where every user of this machine can run it, and returns the path.
+    pub fn publish(&self, program: &Path) -> Result<PathBuf> {
+        let copy = self.files.path().join(program.file_name().context("a program without a name")?);
+        fs::copy(program, &copy).with_context(|| format!("copy `{}`", program.display()))?;
+        Ok(copy)
     }
 
     /// The BPF objects that are pinned on this machine.

@@ -1,7 +1,7 @@
 //! Whatever is wrong with what `egress run` is given: one clear message, the right exit code, nothing left behind, and
 //! the command never runs.
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _};
+use std::{fs, net::SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::{
@@ -123,15 +123,15 @@ fn wrong_options_are_refused() -> Result<()> {
 fn without_privileges_nothing_starts() -> Result<()> {
     let network = Network::new()?;
     let policy = policy::allowing(policy::NOTHING, "");
-    // An ordinary user must be able to read the policy to get as far as that.
+    let path = network.client.directory().join("policy.yaml");
+    fs::write(&path, &policy)?;
+    let binary = network.client.publish(&egress::binary()?)?.display().to_string();
     let nobody = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups"];
     let no_capabilities = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"];
     for wrapper in [&nobody[..], &no_capabilities] {
-        let directory = tempfile::tempdir()?;
-        let path = directory.path().join("policy.yaml");
-        fs::write(&path, &policy)?;
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-        let run = Egress::without_events(&network.client)?.option("--policy").option(path).through(wrapper);
+        // In place of the path that `egress` has for root only.
+        let readable = [wrapper, &["sh", "-c", "shift; exec \"$0\" \"$@\"", &binary]].concat();
+        let run = Egress::without_events(&network.client)?.option("--policy").option(&path).through(readable);
         expect_failure(&network, run, &["root"]).with_context(|| format!("{wrapper:?}"))?;
     }
     Ok(())

@@ -145,8 +145,7 @@ fn rows<'attempts>(attempts: &'attempts [Attempt], outcome: &Outcome) -> Result<
             let report = reports.first().context("no report")?;
             let curl: Vec<&str> = curl.split(' ').collect();
             let ["curl", code, http] = curl.as_slice() else { anyhow::bail!("`curl` said {curl:?}") };
-            let remote = attempt.address.to_string();
-            let mut events = outcome.events()?.iter().filter(|event| event.remote.as_deref() == Some(&remote));
+            let mut events = outcome.events()?.iter().filter(|event| event.remote() == Some(attempt.address));
             let event = events.find(|event| ["refusal", "flow_start"].contains(&event.kind.as_str()));
             Ok(Row {
                 attempt,
