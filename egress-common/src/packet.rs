@@ -6,10 +6,10 @@
 
 use crate::{Address, Protocol, Reason};
 
-/// Bytes of a packet from its IP header on.
-pub trait Bytes {
-    /// `N` bytes from `offset`, or `None` when the packet is shorter.
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+/// A packet from its IP header on.
+pub trait Headers {
+    /// `N` words of 32 bits from `offset`, their bytes in the order of the packet, or `None` when the packet is shorter.
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]>;
 }
 
 /// Protocol that the frame says it carries.
@@ -56,19 +56,19 @@ const IPV6_HEADER: usize = 40;
 
 /// Reads the packet, or says why it is not one that a policy can allow.
 #[inline(always)]
-pub fn parse(family: Family, bytes: &impl Bytes) -> Result<Packet, Reason> {
+pub fn parse(family: Family, headers: &impl Headers) -> Result<Packet, Reason> {
     match family {
-        Family::V4 => parse_v4(bytes),
-        Family::V6 => parse_v6(bytes),
+        Family::V4 => parse_v4(headers),
+        Family::V6 => parse_v6(headers),
     }
 }
 
 #[inline(always)]
-fn parse_v4(bytes: &impl Bytes) -> Result<Packet, Reason> {
-    let Some(header) = bytes.read::<IPV4_HEADER>(0) else {
+fn parse_v4(headers: &impl Headers) -> Result<Packet, Reason> {
+    let Some([first, fragment, protocol, source, destination]) = headers.words(0) else {
         return Err(Reason::Malformed);
     };
-    let [version_length, _, _, _, _, _, fragment_high, fragment_low, _, protocol, _, _, addresses @ ..] = header;
+    let [version_length, _, _, _] = first.to_ne_bytes();
     if version_length >> 4 != 4 {
         return Err(Reason::Malformed);
     }
@@ -78,54 +78,77 @@ fn parse_v4(bytes: &impl Bytes) -> Result<Packet, Reason> {
         _ => return Err(Reason::IpOptions),
     }
     // More fragments follow, or this is not the first one; the don't-fragment bit does not matter.
-    if fragment_high & 0x3f != 0 || fragment_low != 0 {
+    if fragment & u32::from_ne_bytes([0, 0, 0x3f, 0xff]) != 0 {
         return Err(Reason::Fragment);
     }
-    let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
-    let (source, destination) = (Address::from_v4([s0, s1, s2, s3]), Address::from_v4([d0, d1, d2, d3]));
+    let ends = (Address::from_v4(source.to_ne_bytes()), Address::from_v4(destination.to_ne_bytes()));
+    let [_, protocol, _, _] = protocol.to_ne_bytes();
     match protocol {
-        6 => parse_tcp(bytes, IPV4_HEADER, source, destination),
-        17 => parse_udp(bytes, IPV4_HEADER, source, destination),
-        1 => parse_icmp(bytes, IPV4_HEADER, source, destination, Echo { request: 8, reply: 0 }),
+        TCP => parse_tcp(headers, IPV4_HEADER, ends),
+        UDP => parse_udp(headers, IPV4_HEADER, ends),
+        ICMP => parse_icmp(headers, IPV4_HEADER, ends, Echo { request: 8, reply: 0 }),
         _ => Err(Reason::Protocol),
     }
 }
 
+/// IP protocol numbers (IANA "Assigned Internet Protocol Numbers").
+const HOP_BY_HOP: u8 = 0;
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const FRAGMENT: u8 = 44;
+const ICMPV6: u8 = 58;
+
 #[inline(always)]
-fn parse_v6(bytes: &impl Bytes) -> Result<Packet, Reason> {
-    let Some([version, _, _, _, _, _, next_header, _]) = bytes.read::<8>(0) else {
+fn parse_v6(headers: &impl Headers) -> Result<Packet, Reason> {
+    let Some([first, next, s0, s1, s2, s3, d0, d1, d2, d3]) = headers.words(0) else {
         return Err(Reason::Malformed);
     };
+    let [version, _, _, _] = first.to_ne_bytes();
     if version >> 4 != 6 {
         return Err(Reason::Malformed);
     }
-    let Some(source) = bytes.read::<16>(8) else {
-        return Err(Reason::Malformed);
-    };
-    let Some(destination) = bytes.read::<16>(24) else {
-        return Err(Reason::Malformed);
-    };
-    let (source, destination) = (Address::from_v6(source), Address::from_v6(destination));
+    let ends = (Address::from_words([s0, s1, s2, s3]), Address::from_words([d0, d1, d2, d3]));
     // RFC 4038 section 4.2: an IPv4-mapped address is a socket's notation and never stands in an IPv6 header.
-    if destination.is_v4() {
+    if ends.1.is_v4() {
         return Err(Reason::Malformed);
     }
+    let [_, _, next_header, _] = next.to_ne_bytes();
     match next_header {
-        6 => parse_tcp(bytes, IPV6_HEADER, source, destination),
-        17 => parse_udp(bytes, IPV6_HEADER, source, destination),
-        58 => parse_icmp(bytes, IPV6_HEADER, source, destination, Echo { request: 128, reply: 129 }),
-        44 => Err(Reason::Fragment),
-        // Hop-by-hop, routing, encapsulating security, authentication, destination options, mobility, HIP, shim6.
-        0 | 43 | 50 | 51 | 60 | 135 | 139 | 140 => Err(Reason::ExtensionHeader),
+        TCP => parse_tcp(headers, IPV6_HEADER, ends),
+        UDP => parse_udp(headers, IPV6_HEADER, ends),
+        ICMPV6 => parse_icmp(headers, IPV6_HEADER, ends, Echo { request: 128, reply: 129 }),
+        HOP_BY_HOP => parse_jumbo(headers, next, ends),
+        FRAGMENT => Err(Reason::Fragment),
+        // Routing, encapsulating security, authentication, destination options, mobility, HIP, shim6.
+        43 | 50 | 51 | 60 | 135 | 139 | 140 => Err(Reason::ExtensionHeader),
         _ => Err(Reason::Protocol),
     }
 }
 
+/// Reads the one hop-by-hop header that the kernel itself writes: a jumbo payload (RFC 2675) alone, before TCP.
+///
+/// It marks a TCP segment above 64 KiB that the device will cut (BIG TCP, `ip6_xmit` since Linux 5.19), which is the
+/// ordinary case on loopback and never reaches a wire.
 #[inline(always)]
-fn parse_tcp(bytes: &impl Bytes, offset: usize, source: Address, destination: Address) -> Result<Packet, Reason> {
-    let Some([s0, s1, d0, d1, _, _, _, _, _, _, _, _, _, tcp_flags]) = bytes.read::<14>(offset) else {
-        return Err(Reason::Malformed);
-    };
+fn parse_jumbo(headers: &impl Headers, next: u32, ends: (Address, Address)) -> Result<Packet, Reason> {
+    const JUMBO_HEADER: usize = 8;
+    let Some([options]) = headers.words(IPV6_HEADER) else { return Err(Reason::Malformed) };
+    let has_length = next & u32::from_ne_bytes([0xff, 0xff, 0, 0]) != 0;
+    if has_length || options != u32::from_ne_bytes([TCP, 0, 0xc2, 4]) {
+        return Err(Reason::ExtensionHeader);
+    }
+    parse_tcp(headers, IPV6_HEADER + JUMBO_HEADER, ends)
+}
+
+#[inline(always)]
+fn parse_tcp(
+    headers: &impl Headers,
+    offset: usize,
+    (source, destination): (Address, Address),
+) -> Result<Packet, Reason> {
+    let Some([ports, _, _, flags, _]) = headers.words(offset) else { return Err(Reason::Malformed) };
+    let ([s0, s1, d0, d1], [_, tcp_flags, _, _]) = (ports.to_ne_bytes(), flags.to_ne_bytes());
     Ok(Packet {
         protocol: Protocol::Tcp,
         source,
@@ -138,10 +161,13 @@ fn parse_tcp(bytes: &impl Bytes, offset: usize, source: Address, destination: Ad
 }
 
 #[inline(always)]
-fn parse_udp(bytes: &impl Bytes, offset: usize, source: Address, destination: Address) -> Result<Packet, Reason> {
-    let Some([s0, s1, d0, d1, _, _, _, _]) = bytes.read::<8>(offset) else {
-        return Err(Reason::Malformed);
-    };
+fn parse_udp(
+    headers: &impl Headers,
+    offset: usize,
+    (source, destination): (Address, Address),
+) -> Result<Packet, Reason> {
+    let Some([ports, _]) = headers.words(offset) else { return Err(Reason::Malformed) };
+    let [s0, s1, d0, d1] = ports.to_ne_bytes();
     Ok(Packet {
         protocol: Protocol::Udp,
         source,
@@ -161,15 +187,13 @@ struct Echo {
 
 #[inline(always)]
 fn parse_icmp(
-    bytes: &impl Bytes,
+    headers: &impl Headers,
     offset: usize,
-    source: Address,
-    destination: Address,
+    (source, destination): (Address, Address),
     echo: Echo,
 ) -> Result<Packet, Reason> {
-    let Some([kind, code, _, _, _, _, _, _]) = bytes.read::<8>(offset) else {
-        return Err(Reason::Malformed);
-    };
+    let Some([first, _]) = headers.words(offset) else { return Err(Reason::Malformed) };
+    let [kind, code, _, _] = first.to_ne_bytes();
     if code != 0 || (kind != echo.request && kind != echo.reply) {
         return Err(Reason::Protocol);
     }
@@ -188,9 +212,11 @@ fn parse_icmp(
 mod tests {
     use super::*;
 
-    impl Bytes for &[u8] {
-        fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-            self.get(offset..offset + N)?.try_into().ok()
+    impl Headers for &[u8] {
+        fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+            let bytes = self.get(offset..offset + 4 * N)?;
+            let mut words = bytes.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap()));
+            Some(core::array::from_fn(|_| words.next().unwrap()))
         }
     }
 
@@ -263,6 +289,28 @@ mod tests {
     }
 
     #[test]
+    fn a_tcp_segment_above_64_kib_is_read_and_no_other_hop_by_hop_header_is() {
+        let mut bytes = [0; 68];
+        bytes[..48].copy_from_slice(&udp_v6());
+        bytes[6] = 0;
+        bytes[40..48].copy_from_slice(&[6, 0, 0xc2, 4, 0, 1, 0x80, 0]);
+        bytes[48..52].copy_from_slice(&[0x90, 0, 0x01, 0xbb]);
+        let packet = parse(Family::V6, &&bytes[..]).unwrap();
+        assert_eq!((packet.protocol, packet.destination_port), (Protocol::Tcp, 443));
+        for (what, offset, value) in [
+            ("UDP after it", 40, 17),
+            ("a routing header after it", 40, 43),
+            ("two options", 41, 1),
+            ("a router alert", 42, 5),
+            ("a length in the IPv6 header too", 5, 22),
+        ] {
+            let mut bytes = bytes;
+            bytes[offset] = value;
+            assert_eq!(parse(Family::V6, &&bytes[..]), Err(Reason::ExtensionHeader), "{what}");
+        }
+    }
+
+    #[test]
     fn a_mapped_address_on_the_wire_is_refused() {
         let mut bytes = udp_v6();
         bytes[24..40].copy_from_slice(&Address::from_v4([192, 0, 2, 9]).v6_bytes());
@@ -271,7 +319,7 @@ mod tests {
 
     #[test]
     fn no_length_of_a_cut_packet_is_read() {
-        for length in 0..34 {
+        for length in 0..40 {
             assert_eq!(parse(Family::V4, &&tcp_v4()[..length]), Err(Reason::Malformed), "{length}");
         }
         for length in 0..48 {

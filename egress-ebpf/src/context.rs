@@ -3,10 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_sock, bpf_sock_addr, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1},
-    bindings::{
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
-    },
+    bindings::{__sk_buff, bpf_sock, bpf_sock_addr},
     helpers::generated::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_lookup_tcp,
         bpf_sk_lookup_udp, bpf_sk_release,
@@ -16,7 +13,7 @@ use aya_ebpf::{
 use egress_common::{
     Address, Protocol,
     entry::SocketState,
-    packet::{Bytes, Family},
+    packet::{Family, Headers},
 };
 
 use crate::maps::{self, CAN_SET_ERRNO};
@@ -107,15 +104,16 @@ impl Context for Skb {
     }
 }
 
-impl Bytes for Skb {
+impl Headers for Skb {
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
         let start = self.data + offset;
-        if start + N > self.end {
+        if start + 4 * N > self.end {
             return None;
         }
-        // SAFETY: `start + N <= end` was checked above, and an array of bytes has no invalid bits and alignment 1.
-        Some(unsafe { *(start as *const [u8; N]) })
+        // SAFETY: `start + 4 * N <= end` was checked above, and words have no invalid bits. The kernel aligns IP headers
+        // to 4 bytes (`NET_IP_ALIGN`), and where it does not, the load is a single instruction that may be unaligned.
+        Some(unsafe { *(start as *const [u32; N]) })
     }
 }
 
@@ -282,38 +280,48 @@ impl Context for Call {
 /// Whether the socket that would receive a packet from `local` to `peer` belongs to this workload.
 #[inline(always)]
 pub(crate) fn peer_is_own(ctx: &impl Context, protocol: Protocol, local: End, peer: End, workload: u32) -> bool {
-    let (mut tuple, size) = tuple(local, peer);
-    let tuple = &raw mut tuple;
-    let found = match protocol {
-        // SAFETY: `tuple` is initialised and `size` is the size of its family's part.
-        Protocol::Tcp => unsafe { bpf_sk_lookup_tcp(ctx.as_ptr(), tuple, size, CURRENT_NETNS, 0) },
-        // SAFETY: as above.
-        Protocol::Udp => unsafe { bpf_sk_lookup_udp(ctx.as_ptr(), tuple, size, CURRENT_NETNS, 0) },
-        Protocol::Icmp => return false,
-    };
-    let Some(socket) = Socket::from_ptr(found) else { return false };
-    let own = maps::socket_state(&socket).is_some_and(|state| state.workload == workload);
-    // SAFETY: the look-up returned this socket with a reference, which is given back exactly once.
-    let _always_zero = unsafe { bpf_sk_release(socket.as_ptr()) };
-    own
+    peer_workload(ctx.as_ptr(), protocol, &local, &peer) == Some(workload)
 }
 
+/// The workload of the socket that would receive a packet from `local` to `peer`.
+///
+/// Not inlined, because every hook calls it, seldom, and its tuple is a tenth of the BPF stack.
+#[inline(never)]
+fn peer_workload(ctx: *mut c_void, protocol: Protocol, local: &End, peer: &End) -> Option<u32> {
+    let (mut tuple, size) = tuple(local, peer);
+    let tuple = (&raw mut tuple).cast();
+    let found = match protocol {
+        // SAFETY: `tuple` is initialised as a whole, and `size` is the size of its family's part.
+        Protocol::Tcp => unsafe { bpf_sk_lookup_tcp(ctx, tuple, size, CURRENT_NETNS, 0) },
+        // SAFETY: as above.
+        Protocol::Udp => unsafe { bpf_sk_lookup_udp(ctx, tuple, size, CURRENT_NETNS, 0) },
+        Protocol::Icmp => return None,
+    };
+    let socket = Socket::from_ptr(found)?;
+    let workload = maps::socket_state(&socket).map(|state| state.workload);
+    // SAFETY: the look-up returned this socket with a reference, which is given back exactly once.
+    let _always_zero = unsafe { bpf_sk_release(socket.as_ptr()) };
+    workload
+}
+
+/// `struct bpf_sock_tuple` of one family or the other, as words: source, destination, both ports. Built as plain words
+/// so that no branch leaves a part of it unwritten, which the verifier would refuse.
 #[inline(always)]
-fn tuple(local: End, peer: End) -> (bpf_sock_tuple, u32) {
-    let (sport, dport) = (local.port.to_be(), peer.port.to_be());
+fn tuple(local: &End, peer: &End) -> ([u32; 9], u32) {
+    let ([s0, s1], [d0, d1]) = (local.port.to_be_bytes(), peer.port.to_be_bytes());
+    let ports = u32::from_ne_bytes([s0, s1, d0, d1]);
+    let [s0, s1, s2, s3] = local.address.words();
+    let [d0, d1, d2, d3] = peer.address.words();
     if peer.address.is_v4() {
-        let ipv4 = TupleV4 {
-            saddr: u32::from_ne_bytes(local.address.v4_bytes()),
-            daddr: u32::from_ne_bytes(peer.address.v4_bytes()),
-            sport,
-            dport,
-        };
-        (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 } }, size_of::<TupleV4>() as u32)
+        ([s3, d3, ports, 0, 0, 0, 0, 0, 0], TUPLE_V4)
     } else {
-        let ipv6 = TupleV6 { saddr: local.address.words(), daddr: peer.address.words(), sport, dport };
-        (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } }, size_of::<TupleV6>() as u32)
+        ([s0, s1, s2, s3, d0, d1, d2, d3, ports], TUPLE_V6)
     }
 }
+
+/// Bytes of the tuple of each family.
+const TUPLE_V4: u32 = 12;
+const TUPLE_V6: u32 = 36;
 
 /// Notes the calling process on the socket's state.
 #[inline(always)]

@@ -1,2 +1,58 @@
-//! Development tasks.
-fn main() {}
+//! Development tasks. `cargo xtask --help` lists them.
+#![expect(clippy::print_stderr, reason = "the tasks speak to the person who calls them")]
+
+mod build;
+mod check;
+mod command;
+mod demo;
+mod packages;
+mod privilege;
+mod setup;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Development tasks of egress.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what is missing to build, test and show egress; the second time there is nothing to do
+    Setup,
+    /// Build `egress`
+    Build(build::Args),
+    /// Formatting, lints, documentation and the size of files
+    Check,
+    /// Every test: unit, property, snapshot, program and kernel tests
+    Test(test::Args),
+    /// Show `egress run` on real traffic between network namespaces of this machine
+    Demo,
+    /// What has to pass before a change goes in: `check`, then `test`
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Setup => setup::everything(),
+        Task::Build(args) => build::run(args),
+        Task::Check => check::run(),
+        Task::Test(args) => test::run(&args),
+        Task::Demo => demo::run(),
+        Task::Ci => check::run().and_then(|()| test::run(&test::Args::default())),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The system's packages: what is needed from them, and how they are installed with apt.
+
+use std::{collections::BTreeSet, path::Path, process::Command};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    command::{find_program, run},
+    privilege::Privilege,
+    toolchain,
+};
+
+/// Programs that kernel tests and the demo call, each with the Debian package that has it.
+pub(crate) const PROGRAMS: [(&str, &str); 9] = [
+    ("curl", "curl"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("ip", "iproute2"),
+    ("nginx", "nginx-light"),
+    ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
+    ("ping", "iputils-ping"),
+    ("ps", "procps"),
+    ("setpriv", "util-linux"),
+];
+
+/// Debian's own compiler with a `core` for the kernel's virtual machine. The compiler in the package `rustc` is older and
+/// its `core` for other targets is a different package; these two are what Debian builds its browsers with.
+pub(crate) const COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
+
+/// What `bpf-linker` is built against.
+pub(crate) fn linker_dependencies(llvm: u32) -> [String; 4] {
+    [format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev"), "zlib1g-dev".to_owned(), "libzstd-dev".to_owned()]
+}
+
+/// The packages of the programs that are not there, each once.
+pub(crate) fn of_missing_programs() -> Vec<&'static str> {
+    let missing = PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none());
+    let packages: BTreeSet<&str> = missing.map(|(_, package)| *package).collect();
+    packages.into_iter().collect()
+}
+
+/// The package manager of Debian and its relatives.
+#[derive(Debug)]
+pub(crate) struct Apt {
+    privilege: Privilege,
+    is_updated: bool,
+}
+
+impl Apt {
+    /// Apt, where this machine has it and this process may use it.
+    pub(crate) fn find(privilege: Privilege) -> anyhow::Result<Self> {
+        if find_program("apt-get").is_none() {
+            bail!("this machine has no apt");
+        }
+        if privilege == Privilege::None {
+            bail!("this process is not root, and `sudo -n` does not work");
+        }
+        Ok(Self { privilege, is_updated: false })
+    }
+
+    /// Whether a package can be installed in a version that is not too old.
+    pub(crate) fn offers(&mut self, package: &str, release_min: (u32, u32)) -> anyhow::Result<bool> {
+        self.update()?;
+        let output = toolchain::output(Command::new("apt-cache").args(["policy", package]).env("LC_ALL", "C"))
+            .map_err(anyhow::Error::msg)
+            .with_context(|| format!("ask apt for `{package}`"))?;
+        Ok(candidate(&output).is_some_and(|release| release >= release_min))
+    }
+
+    /// Installs packages, and nothing that they merely recommend. Stops where apt would remove another package.
+    pub(crate) fn install(&mut self, packages: &[impl AsRef<str>]) -> anyhow::Result<()> {
+        self.update()?;
+        let mut command = self.command("env")?;
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        command.args(["install", "-y", "--no-install-recommends", "--no-remove"]);
+        run(command.args(packages.iter().map(AsRef::as_ref)))?;
+        // The package starts a web server. The tests start their own, in their own namespaces.
+        let has_nginx = packages.iter().any(|package| package.as_ref().starts_with("nginx"));
+        if has_nginx && Path::new("/run/systemd/system").exists() {
+            run(self.command("systemctl")?.args(["disable", "--now", "nginx"]))?;
+        }
+        Ok(())
+    }
+
+    fn update(&mut self) -> anyhow::Result<()> {
+        if !self.is_updated {
+            run(self.command("apt-get")?.args(["update", "--quiet"]))?;
+            self.is_updated = true;
+        }
+        Ok(())
+    }
+
+    fn command(&self, program: &str) -> anyhow::Result<Command> {
+        self.privilege.command(program).context("only root can install packages")
+    }
+}
+
+/// What a person types to install packages.
+pub(crate) fn install_command(packages: &[impl AsRef<str>]) -> String {
+    let packages: Vec<&str> = packages.iter().map(AsRef::as_ref).collect();
+    format!("sudo apt-get install -y --no-install-recommends {}", packages.join(" "))
+}
+
+/// Reads the release that would be installed out of the output of `apt-cache policy`, without its epoch.
+fn candidate(policy: &str) -> Option<(u32, u32)> {
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    let release = version.split_once(':').map_or(version, |(_, release)| release);
+    toolchain::parse_release(release.split(['-', '+', '~']).next()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_candidate_is_read_from_the_policy_of_a_package() {
+        for (policy, expected) in [
+            ("rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1~deb12u2\n  Version table:\n", Some((1, 96))),
+            ("llvm-22-dev:\n  Installed: (none)\n  Candidate: 1:22.1.8-1~deb12u1\n", Some((22, 1))),
+            ("curl:\n  Installed: 7.88.1-10\n  Candidate: (none)\n", None),
+            ("", None),
+        ] {
+            assert_eq!(candidate(policy), expected, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn the_linker_is_built_against_the_llvm_of_the_compiler() {
+        assert_eq!(linker_dependencies(22), ["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"]);
+    }
+}
