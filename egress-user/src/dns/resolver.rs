@@ -113,14 +113,20 @@ impl Resolver {
                 none if none.is_empty() => Family::Nothing("it has no addresses".to_owned()),
                 some => Family::Addresses(some),
             },
-            Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => match nothing.response_code {
-                ResponseCode::NoError => Family::Nothing("it has no addresses".to_owned()),
-                ResponseCode::NXDomain => Family::Nothing("no such name".to_owned()),
-                code => Family::Fail(format!("the name server answered: {code}")),
-            },
+            Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => no_records(nothing.response_code),
             Err(NetError::Timeout) => Family::Fail("timed out".to_owned()),
             Err(error) => Family::Fail(error.to_string()),
         }
+    }
+}
+
+fn no_records(code: ResponseCode) -> Family {
+    if code == ResponseCode::NoError {
+        Family::Nothing("it has no addresses".to_owned())
+    } else if code == ResponseCode::NXDomain {
+        Family::Nothing("no such name".to_owned())
+    } else {
+        Family::Fail(format!("the name server answered: {code}"))
     }
 }
 

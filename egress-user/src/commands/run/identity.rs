@@ -22,10 +22,8 @@ pub(super) struct Wish<'a> {
     pub(super) user: Option<&'a str>,
     /// Whether this process is root.
     pub(super) is_root: bool,
-    /// `SUDO_UID`.
-    pub(super) sudo_uid: Option<&'a str>,
-    /// `SUDO_GID`.
-    pub(super) sudo_gid: Option<&'a str>,
+    /// `SUDO_UID` and `SUDO_GID`.
+    pub(super) sudo: Option<(&'a str, &'a str)>,
 }
 
 /// Who was chosen, before the user database is asked.
@@ -45,32 +43,35 @@ pub(super) fn choose(wish: Wish<'_>) -> anyhow::Result<Option<Identity>> {
             let user = User::from_name(&name).with_context(|| format!("look up user `{name}`"))?;
             known(user.with_context(|| format!("there is no user `{}`", name.escape_debug()))?, None).map(Some)
         }
-        Choice::Id(uid, gid) => match User::from_uid(uid).with_context(|| format!("look up user {uid}"))? {
-            Some(user) => known(user, gid).map(Some),
-            None => {
-                let gid = gid.unwrap_or(Gid::from_raw(uid.as_raw()));
-                Ok(Some(Identity { uid, gid, groups: vec![gid], environment: vec![("HOME", OsString::from("/"))] }))
-            }
-        },
+        Choice::Id(uid, gid) => {
+            let user = User::from_uid(uid).with_context(|| format!("look up user {uid}"))?;
+            user.map_or_else(|| Ok(nameless(uid, gid)), |user| known(user, gid)).map(Some)
+        }
     }
 }
 
 fn choice(wish: Wish<'_>) -> anyhow::Result<Choice> {
-    let Wish { user, is_root, sudo_uid, sudo_gid } = wish;
+    let Wish { user, is_root, sudo } = wish;
     if let Some(user) = user {
         return Ok(user
             .parse()
             .map_or_else(|_| Choice::Name(user.to_owned()), |uid| Choice::Id(Uid::from_raw(uid), None)));
     }
-    match (is_root, sudo_uid, sudo_gid) {
-        (true, Some(uid), Some(gid)) => match (uid.parse(), gid.parse()) {
-            (Ok(uid), Ok(gid)) => Ok(Choice::Id(Uid::from_raw(uid), Some(Gid::from_raw(gid)))),
-            (Ok(_) | Err(_), Ok(_) | Err(_)) => {
-                bail!("`SUDO_UID` and `SUDO_GID` are not numbers; say who runs the command with `--user`")
-            }
-        },
-        (true | false, Some(_) | None, Some(_) | None) => Ok(Choice::Same),
+    let Some((uid, gid)) = sudo.filter(|_| is_root) else {
+        return Ok(Choice::Same);
+    };
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid), Ok(gid)) => Ok(Choice::Id(Uid::from_raw(uid), Some(Gid::from_raw(gid)))),
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => {
+            bail!("`SUDO_UID` and `SUDO_GID` are not numbers; say who runs the command with `--user`")
+        }
     }
+}
+
+/// A user that no database knows, as containers have them.
+fn nameless(uid: Uid, gid: Option<Gid>) -> Identity {
+    let gid = gid.unwrap_or(Gid::from_raw(uid.as_raw()));
+    Identity { uid, gid, groups: vec![gid], environment: vec![("HOME", OsString::from("/"))] }
 }
 
 fn known(user: User, gid: Option<Gid>) -> anyhow::Result<Identity> {
@@ -92,28 +93,26 @@ mod tests {
     #[test]
     fn under_sudo_the_command_runs_as_the_caller_unless_told_otherwise() {
         let caller = Choice::Id(Uid::from_raw(1000), Some(Gid::from_raw(100)));
-        for (user, is_root, sudo_uid, sudo_gid, expected) in [
-            (None, true, Some("1000"), Some("100"), caller),
-            (None, true, None, None, Choice::Same),
-            (None, true, Some("1000"), None, Choice::Same),
-            (None, false, Some("1000"), Some("100"), Choice::Same),
-            (Some("nobody"), true, Some("1000"), Some("100"), Choice::Name("nobody".to_owned())),
-            (Some("65534"), true, None, None, Choice::Id(Uid::from_raw(65534), None)),
+        for (user, is_root, sudo, expected) in [
+            (None, true, Some(("1000", "100")), caller),
+            (None, true, None, Choice::Same),
+            (None, false, Some(("1000", "100")), Choice::Same),
+            (Some("nobody"), true, Some(("1000", "100")), Choice::Name("nobody".to_owned())),
+            (Some("65534"), true, None, Choice::Id(Uid::from_raw(65534), None)),
         ] {
-            let wish = Wish { user, is_root, sudo_uid, sudo_gid };
+            let wish = Wish { user, is_root, sudo };
             assert_eq!(choice(wish).unwrap(), expected, "{wish:?}");
         }
     }
 
     #[test]
     fn a_caller_that_sudo_did_not_spell_as_a_number_is_an_error() {
-        let wish = Wish { user: None, is_root: true, sudo_uid: Some("me"), sudo_gid: Some("100") };
-        assert!(choice(wish).is_err());
+        assert!(choice(Wish { user: None, is_root: true, sudo: Some(("me", "100")) }).is_err());
     }
 
     #[test]
     fn a_user_that_is_not_there_is_an_error_and_a_number_is_not() {
-        let wish = |user| Wish { user: Some(user), is_root: true, sudo_uid: None, sudo_gid: None };
+        let wish = |user| Wish { user: Some(user), is_root: true, sudo: None };
         assert!(choose(wish("no-such-user-here")).is_err());
         let identity = choose(wish("4000000")).unwrap().unwrap();
         assert_eq!((identity.uid.as_raw(), identity.groups), (4_000_000, vec![Gid::from_raw(4_000_000)]));

@@ -117,7 +117,7 @@ async fn govern(args: &Args, policy: Policy, held: &Held) -> Result<u8, Failure>
         }
         Err(Unresolved::Failed(error)) => return Err(own(error)),
     }
-    let mut session = prepare(args, &identity, &mut supervisor).map_err(own)?;
+    let mut session = prepare(args, identity.as_ref(), &mut supervisor).map_err(own)?;
     let ending = supervised(args, identity, held, &mut supervisor, &mut session).await;
     let ended = session.end();
     let code = ending?;
@@ -126,13 +126,13 @@ async fn govern(args: &Args, policy: Policy, held: &Held) -> Result<u8, Failure>
 }
 
 /// Makes the cgroup and governs it.
-fn prepare(args: &Args, identity: &Option<Identity>, supervisor: &mut Supervisor) -> anyhow::Result<Session> {
+fn prepare(args: &Args, identity: Option<&Identity>, supervisor: &mut Supervisor) -> anyhow::Result<Session> {
     let now = clock::now()?;
     let command = args.command.first().map(|command| command.to_string_lossy().into_owned()).unwrap_or_default();
     let policy = supervisor.engine.policy().name.to_string();
     let state = State { pid: std::process::id(), started: rfc3339(now.wall), policy, command, cgroup: None };
     let mut session = Session::create(state)?;
-    let uid = identity.as_ref().map_or(Uid::current(), |identity| identity.uid);
+    let uid = identity.map_or(Uid::current(), |identity| identity.uid);
     let compiled = supervisor.engine.begin(clock::now()?)?;
     session.govern(uid.as_raw(), compiled)?;
     supervisor.engine.name_cgroup(session.cgroup()?.directory().display().to_string());
@@ -192,12 +192,11 @@ fn supervisor(args: &Args, policy: Policy, held: &Held) -> anyhow::Result<Superv
 }
 
 fn identity(args: &Args) -> anyhow::Result<Option<Identity>> {
-    let (sudo_uid, sudo_gid) = (std::env::var("SUDO_UID").ok(), std::env::var("SUDO_GID").ok());
+    let [uid, gid] = ["SUDO_UID", "SUDO_GID"].map(|name| std::env::var(name).ok());
     identity::choose(Wish {
         user: args.user.as_deref(),
         is_root: Uid::effective().is_root(),
-        sudo_uid: sudo_uid.as_deref(),
-        sudo_gid: sudo_gid.as_deref(),
+        sudo: uid.as_deref().zip(gid.as_deref()),
     })
 }
 

@@ -102,17 +102,12 @@ fn refused(mut groups: Vec<(&Refusal, u64, &str)>, other: u64, style: Style) -> 
 
 fn lost(losses: Losses) -> String {
     let Losses { events, unreadable, addresses } = losses;
-    let mut text = String::new();
-    for (count, what) in [
+    let lines = [
         (events, "events did not fit into the ring buffer; what live flows carried is counted all the same"),
         (unreadable, "events of the kernel half made no sense"),
         (addresses, "addresses of names were not allowed, because there was no room for more"),
-    ] {
-        if count > 0 {
-            text.push_str(&format!("  {count} {what}\n"));
-        }
-    }
-    text
+    ];
+    lines.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("  {count} {what}\n")).collect()
 }
 
 fn spell(destination: &Destination) -> String {
@@ -198,18 +193,15 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
                 *width = cell.chars().count().max(*width);
             }
         }
-        let mut text = String::new();
-        for (index, row) in self.rows.iter().enumerate() {
-            let mut line = String::new();
-            for (width, cell) in widths.iter().zip(row).filter(|(width, _)| **width > 0) {
-                line.push_str(&format!("  {cell:width$}"));
-            }
+        let lines = self.rows.iter().enumerate().map(|(index, row)| {
+            let cells = widths.iter().zip(row).filter(|(width, _)| **width > 0);
+            let line: String = cells.map(|(width, cell)| format!("  {cell:width$}")).collect();
             match (style, index) {
-                (Style::Colour, 0) => text.push_str(&format!("\x1b[1;{colour}m{}\x1b[0m\n", line.trim_end())),
-                (Style::Colour | Style::Plain, _) => text.push_str(&format!("{}\n", line.trim_end())),
+                (Style::Colour, 0) => format!("\x1b[1;{colour}m{}\x1b[0m\n", line.trim_end()),
+                (Style::Colour | Style::Plain, _) => format!("{}\n", line.trim_end()),
             }
-        }
-        text
+        });
+        lines.collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::{
     cgroup::Cgroup,
@@ -52,10 +52,8 @@ impl Session {
     /// Kills everything in the cgroup.
     pub(super) fn stop(&self) -> anyhow::Result<()> {
         let Some(cgroup) = &self.cgroup else { return Ok(()) };
-        match cgroup.kill_all()? {
-            true => Ok(()),
-            false => anyhow::bail!("processes in cgroup `{}` do not die", cgroup.directory().display()),
-        }
+        ensure!(cgroup.kill_all()?, "processes in cgroup `{}` do not die", cgroup.directory().display());
+        Ok(())
     }
 
     /// Removes everything that the run has made. What still lives stays governed, and is left to `egress detach`.

@@ -152,11 +152,10 @@ fn not_started(error: io::Error, failed_step: OwnedFd) -> NotStarted {
     let told = File::from(failed_step).read(&mut step).is_ok_and(|length| length == 1);
     match Step::ALL.into_iter().find(|known| told && [*known as u8] == step) {
         Some(step) => NotStarted::Prepare(anyhow::Error::from(error).context(step.words())),
-        None => match error.kind() {
-            io::ErrorKind::NotFound => NotStarted::NotFound,
-            _ if error.raw_os_error() == Some(Errno::EAGAIN as i32) => NotStarted::Prepare(error.into()),
-            _ => NotStarted::NotExecutable(error),
-        },
+        None if error.kind() == io::ErrorKind::NotFound => NotStarted::NotFound,
+        // No more processes may be made.
+        None if error.kind() == io::ErrorKind::WouldBlock => NotStarted::Prepare(error.into()),
+        None => NotStarted::NotExecutable(error),
     }
 }
 

@@ -96,10 +96,12 @@ impl Supervisor {
                     let effects = self.engine.handle(Input::Answer(&name, &answer), now);
                     self.perform_before(effects);
                 }
-                arrival = self.signals.next() => match arrival.map_err(Unresolved::Failed)?.signal {
-                    Signal::SIGWINCH => {}
-                    signal => return Err(Unresolved::Interrupted(signal)),
-                },
+                arrival = self.signals.next() => {
+                    let signal = arrival.map_err(Unresolved::Failed)?.signal;
+                    if signal != Signal::SIGWINCH {
+                        return Err(Unresolved::Interrupted(signal));
+                    }
+                }
                 () = &mut deadline => {
                     let missing: Vec<_> = self.engine.unresolved().map(|name| format!("`{name}`")).collect();
                     (self.says)(&format!(
