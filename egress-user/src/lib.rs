@@ -12,3 +12,5 @@ pub mod flow;
 pub mod kernel;
 pub mod policy;
 pub mod runs;
+#[cfg(feature = "testing")]
+pub mod testing;

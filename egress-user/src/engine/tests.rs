@@ -104,7 +104,9 @@ fn a_refusal_is_a_line_with_its_name_and_the_time_of_the_kernel() {
         panic!("a line for each file: {effects:?}");
     };
     // The event is of the fifth second of a boot that was at 12:00:00.
-    for text in [r#""time":"2026-11-22T12:00:05.000000000Z""#, r#""name":"a.example""#, r#""allow":"- a.example:443/tcp""#] {
+    for text in
+        [r#""time":"2026-11-22T12:00:05.000000000Z""#, r#""name":"a.example""#, r#""allow":"- a.example:443/tcp""#]
+    {
         assert!(line.contains(text), "{text} in {line}");
     }
     for text in [r#""domain":"a.example""#, r#""cgroup":"/x""#, r#""policy":"command-line""#] {

@@ -139,6 +139,16 @@ impl Ports {
         ports
     }
 
+    /// What is in this set and not in the other.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        Self {
+            tcp: subtract(&self.tcp, &other.tcp),
+            udp: subtract(&self.udp, &other.udp),
+            icmp: self.icmp && !other.icmp,
+        }
+    }
+
     /// The fewest items that spell the set: what both transports have is written once.
     pub fn items(&self) -> Vec<PortItem> {
         let mut items = Vec::new();
@@ -171,6 +181,20 @@ fn merge(ranges: &mut Vec<PortRange>) {
         }
         joins
     });
+}
+
+fn subtract(ranges: &[PortRange], taken: &[PortRange]) -> Vec<PortRange> {
+    let mut left = ranges.to_vec();
+    for hole in taken {
+        let around = |range: &PortRange| {
+            let below = PortRange::new(range.first(), range.last().min(hole.first() - 1));
+            let above =
+                hole.last().checked_add(1).and_then(|next| PortRange::new(range.first().max(next), range.last()));
+            below.into_iter().chain(above)
+        };
+        left = left.iter().flat_map(around).collect();
+    }
+    left
 }
 
 impl fmt::Display for Ports {
@@ -312,6 +336,19 @@ mod tests {
         }
         assert!(Ports::every().contains(Protocol::Icmp, 0));
         assert!(!Ports::every().contains(Protocol::Tcp, 0));
+    }
+
+    #[test]
+    fn what_is_taken_out_of_a_set_leaves_the_rest() {
+        for (from, take, expected) in [
+            (&["1-65535"][..], &["22"][..], "1-21, 23-65535"),
+            (&["1-65535/tcp"], &["1/tcp", "65535/tcp", "80"], "2-79/tcp, 81-65534/tcp"),
+            (&["443", "icmp"], &["400-500/udp"], "443/tcp, icmp"),
+            (&["443"], &["1-65535"], ""),
+            (&["443"], &["444", "442"], "443"),
+        ] {
+            assert_eq!(ports(from).difference(&ports(take)).to_string(), expected, "{from:?} {take:?}");
+        }
     }
 
     #[test]

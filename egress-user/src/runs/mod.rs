@@ -201,7 +201,9 @@ fn remove_cgroup(directory: &Path) -> anyhow::Result<()> {
 fn lock_all() -> anyhow::Result<Flock<File>> {
     DirBuilder::new().recursive(true).mode(0o755).create(RUNS).with_context(|| format!("make `{RUNS}`"))?;
     let directory = File::open(RUNS).with_context(|| format!("open `{RUNS}`"))?;
-    Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, error)| error).with_context(|| format!("lock `{RUNS}`"))
+    Flock::lock(directory, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("lock `{RUNS}`"))
 }
 
 /// The lock of a run; `None` when its process lives.
