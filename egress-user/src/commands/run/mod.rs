@@ -276,7 +276,8 @@ fn read_bounded(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 fn print_policy(policy: &Policy) -> Result<u8, Failure> {
-    let _ = policy;
+    let written = std::io::stdout().write_all(policy::show(policy).as_bytes());
+    written.context("print the policy").map_err(|error| Failure::new(OWN_FAILURE, error))?;
     Ok(OK)
 }
 
