@@ -1,7 +1,5 @@
 //! `egress detach`.
 
-use anyhow::anyhow;
-
 use super::{FAILED, Failure, OK, print_error};
 use crate::runs;
 
@@ -29,7 +27,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         match runs::detach(&id) {
             Ok(()) => super::print_line(&format!("removed run {id}")),
             Err(error) => {
-                print_error(&anyhow!(error).context(format!("detach `{}`", id.escape_debug())));
+                print_error(&error);
                 code = FAILED;
             }
         }

@@ -204,7 +204,8 @@ fn identity(args: &Args) -> anyhow::Result<Option<Identity>> {
 fn preflight() -> anyhow::Result<()> {
     let missing: Vec<String> = kernel::preflight::preflight()
         .into_iter()
-        .filter_map(|Check { name, outcome }| outcome.err().map(|missing| format!("{name}: {missing}")))
+        // The kernel's verifier explains itself on thousands of lines.
+        .filter_map(|Check { name, outcome }| Some(format!("{name}: {}", outcome.err()?.lines().next()?)))
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -253,7 +254,7 @@ fn read_policy(args: &Args) -> Result<Policy, Failure> {
     });
     match file {
         Some(file) => {
-            let bytes = read_bounded(&file).map_err(|error| Failure::new(OWN_FAILURE, error))?;
+            let bytes = read_bounded(&file).map_err(|error| Failure::new(USAGE, error))?;
             policy::parse(&file.display().to_string(), &bytes).map_err(|problems| Failure::new(USAGE, problems))
         }
         None if has_rules => {
