@@ -114,6 +114,7 @@ impl Resolver {
                 some => Family::Addresses(some),
             },
             Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => no_records(nothing.response_code),
+            Err(NetError::Dns(DnsError::ResponseCode(code))) => no_records(code),
             Err(NetError::Timeout) => Family::Fail("timed out".to_owned()),
             Err(error) => Family::Fail(error.to_string()),
         }
