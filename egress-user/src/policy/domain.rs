@@ -148,6 +148,9 @@ impl fmt::Display for InvalidDomain {
                 write!(f, "a label has {bytes} bytes; a domain's labels have at most {LABEL_BYTES_MAX}")
             }
             Wrong::Long { bytes } => write!(f, "has {bytes} bytes; a domain has at most {DOMAIN_BYTES_MAX}"),
+            Wrong::Character { character: ':' } => {
+                f.write_str("`:` cannot be in a domain; expected a domain such as `example.com`, and ports under `ports`")
+            }
             Wrong::Character { character } => write!(
                 f,
                 "{} cannot be in a domain; expected letters, digits, `-`, `_` and dots, as in `example.com`",
@@ -165,8 +168,8 @@ impl fmt::Display for InvalidDomain {
             }
             Wrong::Wildcard => f.write_str("`*` can only be the whole first label, as in `*.example.com`"),
             Wrong::PublicSuffix => f.write_str(
-                "anyone can register a name below this public suffix; expected a domain below it, such as \
-                 `*.example.com`",
+                "is a public suffix, below which anyone may have a name; expected a name below it, or each name that is \
+                 meant",
             ),
         }
     }

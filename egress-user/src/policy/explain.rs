@@ -55,7 +55,7 @@ impl Target {
             Protocol::Icmp => "icmp".to_owned(),
         };
         match self {
-            Self::Address(address @ IpAddr::V6(_)) => format!("\"[{address}]:{port}\""),
+            Self::Address(address @ IpAddr::V6(_)) => format!("[{address}]:{port}"),
             Self::Name(_) | Self::Address(IpAddr::V4(_)) => format!("{self}:{port}"),
         }
     }
@@ -142,14 +142,15 @@ impl Policy {
 
     /// What a person would do so that the policy allows what it refused for this reason, if anything in it would help.
     pub fn advice(&self, target: &Target, protocol: Protocol, port: u16, reason: Reason) -> Option<String> {
-        let rule = target.rule(protocol, port);
+        // Quotes, because a leading bracket is a list in YAML.
+        let rule = format!("`- \"{}\"`", target.rule(protocol, port));
         match (reason, self.tier) {
-            (Reason::BlockedPort, _) => {
-                Some(format!("take `{port}` out of `blocked_ports`, which win over every rule, and allow `{rule}`"))
-            }
-            (Reason::Tier, Some(tier)) => Some(format!("take `tier: {tier}` out, and add `- {rule}` to `allow`")),
+            (Reason::BlockedPort, _) => Some(format!(
+                "take `{port}` out of `blocked_ports`, which win over every rule, and add {rule} to `allow`"
+            )),
+            (Reason::Tier, Some(tier)) => Some(format!("take `tier: {tier}` out, and add {rule} to `allow`")),
             (Reason::NoRule | Reason::PortNotAllowed | Reason::SpecialPurpose, _) => {
-                Some(format!("add `- {rule}` to `allow`"))
+                Some(format!("add {rule} to `allow`"))
             }
             (Reason::Expired, _) => Some("resolve the name again".to_owned()),
             #[expect(clippy::wildcard_enum_match_arm, reason = "nothing in a policy changes the other reasons")]
@@ -195,12 +196,19 @@ blocked_ports: [22]
         for (text, protocol, port, reason, line, advice) in [
             ("api.example.com", Protocol::Tcp, 443, Reason::Rule, Some(4), None),
             ("api.example.com", Protocol::Tcp, 80, Reason::Rule, Some(5), None),
-            ("api.example.com", Protocol::Tcp, 81, Reason::PortNotAllowed, Some(4), Some("`- api.example.com:81/tcp`")),
+            (
+                "api.example.com",
+                Protocol::Tcp,
+                81,
+                Reason::PortNotAllowed,
+                Some(4),
+                Some("`- \"api.example.com:81/tcp\"`"),
+            ),
             ("api.example.com", Protocol::Tcp, 22, Reason::BlockedPort, None, Some("`blocked_ports`")),
-            ("example.com", Protocol::Udp, 80, Reason::NoRule, None, Some("`- example.com:80/udp`")),
+            ("example.com", Protocol::Udp, 80, Reason::NoRule, None, Some("`- \"example.com:80/udp\"`")),
             ("10.20.3.4", Protocol::Tcp, 5432, Reason::Rule, Some(7), None),
-            ("10.20.3.4", Protocol::Tcp, 5433, Reason::PortNotAllowed, Some(7), Some("`- 10.20.3.4:5433/tcp`")),
-            ("10.21.3.4", Protocol::Icmp, 0, Reason::SpecialPurpose, None, Some("`- 10.21.3.4:icmp`")),
+            ("10.20.3.4", Protocol::Tcp, 5433, Reason::PortNotAllowed, Some(7), Some("`- \"10.20.3.4:5433/tcp\"`")),
+            ("10.21.3.4", Protocol::Icmp, 0, Reason::SpecialPurpose, None, Some("`- \"10.21.3.4:icmp\"`")),
             ("[2001:4860::1]", Protocol::Tcp, 1, Reason::NoRule, None, Some("`- \"[2001:4860::1]:1/tcp\"`")),
         ] {
             let (found, found_line, found_advice) = explain(&policy, text, protocol, port);
@@ -216,8 +224,9 @@ blocked_ports: [22]
         let policy = parse("test.yaml", POLICY.as_bytes()).unwrap();
         for text in ["example.com", "198.51.100.9", "2001:4860::1", "10.20.3.4", "127.0.0.1"] {
             let (target, _) = Target::parse(text).unwrap();
-            let rule = target.rule(Protocol::Tcp, 8443);
-            let more = POLICY.replace("blocked_ports", &format!("  - {rule}\nblocked_ports"));
+            let advice = policy.advice(&target, Protocol::Tcp, 8443, Reason::NoRule).unwrap();
+            let rule = advice.split('`').nth(1).unwrap();
+            let more = POLICY.replace("blocked_ports", &format!("  {rule}\nblocked_ports"));
             let more = parse("more.yaml", more.as_bytes()).unwrap();
             let decided = |policy: &Policy| policy.explain(&target, Protocol::Tcp, 8443, &Known::default(), 0).decision;
             assert_eq!(decided(&more), Decision::allow(Reason::Rule), "{text}");

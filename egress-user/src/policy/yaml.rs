@@ -115,10 +115,18 @@ fn message(error: &Error, text: &str, place: Place) -> String {
         Error::Budget { breach, .. } => budget_message(breach),
         Error::MultipleDocuments { .. } => "a second document begins; expected one policy in a file".to_owned(),
         Error::MergeKeyNotAllowed { .. } => "`<<`: unknown key; merge keys are not part of a policy".to_owned(),
+        Error::Unexpected { expected: "sequence start", .. } => {
+            "expected a list, of which `[]` is the empty one".to_owned()
+        }
+        Error::Unexpected { expected: "mapping start", .. } => {
+            "expected keys and values, such as `name: ci-build`".to_owned()
+        }
         _ => {
             let mut options = RenderOptions::new(&UserMessageFormatter);
             options.snippets = SnippetMode::Off;
-            error.render_with_options(options)
+            let message = error.render_with_options(options);
+            let told_twice = format!(" at line {}, column {}", place.line, place.column);
+            message.strip_suffix(&told_twice).unwrap_or(&message).replace('\n', " ")
         }
     }
 }
