@@ -20,8 +20,7 @@ pub struct Args {
 /// Runs the command and returns its exit code.
 pub fn run(args: Args) -> Result<u8, Failure> {
     let Args { ids, all } = args;
-    let ids =
-        if all { runs::list()?.into_iter().filter(|run| !run.alive).map(|run| run.id).collect() } else { ids };
+    let ids = if all { runs::list()?.into_iter().filter(|run| !run.alive).map(|run| run.id).collect() } else { ids };
     let mut code = OK;
     for id in ids {
         match runs::detach(&id) {

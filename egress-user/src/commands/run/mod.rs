@@ -3,10 +3,9 @@
 use std::{
     collections::BTreeSet,
     ffi::OsString,
-    fs::File,
-    io::{IsTerminal as _, Read as _, Write as _},
+    io::{IsTerminal as _, Write as _},
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -58,7 +57,9 @@ const NOT_FOUND: u8 = 127;
 /// Ends with the command's own exit code, or 128 and the number of the signal that ended it; 2 when the policy has
 /// problems; 125 when egress itself fails, 126 when the command cannot be executed, 127 when it is not there.
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "egress run (--policy FILE | --allow DESTINATION… [--block-port PORT…]) [OPTIONS] -- COMMAND…")]
+#[command(
+    override_usage = "egress run (--policy FILE | --allow DESTINATION… [--block-port PORT…]) [OPTIONS] -- COMMAND…"
+)]
 pub struct Args {
     /// The policy [env: `EGRESS_POLICY`, if no rules are given here]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["allow", "block_port"])]
@@ -253,27 +254,14 @@ fn read_policy(args: &Args) -> Result<Policy, Failure> {
         named.map(PathBuf::from)
     });
     match file {
-        Some(file) => {
-            let bytes = read_bounded(&file).map_err(|error| Failure::new(USAGE, error))?;
-            policy::parse(&file.display().to_string(), &bytes).map_err(|problems| Failure::new(USAGE, problems))
-        }
-        None if has_rules => {
-            policy::from_arguments(&args.allow, &args.block_port).map_err(|problems| Failure::new(USAGE, problems))
-        }
+        Some(file) => super::policy::load(&file),
+        None if has_rules => policy::from_arguments(&args.allow, &args.block_port)
+            .map_err(|problems| Failure::new(USAGE, anyhow!("the policy has problems\n{problems}"))),
         None => Err(Failure::new(
             USAGE,
             anyhow!("no policy was given; name a file with `--policy`, or what may be reached with `--allow`"),
         )),
     }
-}
-
-/// Reads no more than a policy may have, also where the size is not known before, and one byte more, which tells.
-fn read_bounded(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let limit = u64::try_from(policy::FILE_BYTES_MAX).unwrap_or(u64::MAX);
-    let mut bytes = Vec::new();
-    let file = File::open(path).with_context(|| format!("open policy `{}`", path.display()))?;
-    file.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("read policy `{}`", path.display()))?;
-    Ok(bytes)
 }
 
 fn print_policy(policy: &Policy) -> Result<u8, Failure> {

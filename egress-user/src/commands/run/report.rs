@@ -107,7 +107,8 @@ fn lost(losses: Losses) -> String {
         (unreadable, "events of the kernel half made no sense"),
         (addresses, "addresses of names were not allowed, because there was no room for more"),
     ];
-    lines.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("  {count} {what}\n")).collect()
+    let lines = lines.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("  {count} {what}\n"));
+    lines.collect::<Vec<_>>().concat()
 }
 
 fn spell(destination: &Destination) -> String {
@@ -195,7 +196,7 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         }
         let lines = self.rows.iter().enumerate().map(|(index, row)| {
             let cells = widths.iter().zip(row).filter(|(width, _)| **width > 0);
-            let line: String = cells.map(|(width, cell)| format!("  {cell:width$}")).collect();
+            let line = cells.map(|(width, cell)| format!("  {cell:width$}")).collect::<Vec<_>>().concat();
             match (style, index) {
                 (Style::Colour, 0) => format!("\x1b[1;{colour}m{}\x1b[0m\n", line.trim_end()),
                 (Style::Colour | Style::Plain, _) => format!("{}\n", line.trim_end()),
