@@ -60,7 +60,7 @@ mod tests {
             let found = command.find_subcommand_mut(name).unwrap().clone().hide_possible_values(true);
             found.mut_args(|arg| arg.hide_env_values(true)).term_width(100).render_long_help().to_string()
         };
-        for name in ["run", "doctor", "detach"] {
+        for name in ["run", "policy", "explain", "doctor", "detach"] {
             insta::assert_snapshot!(format!("help_{name}"), help(name));
         }
     }
