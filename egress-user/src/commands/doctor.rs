@@ -17,10 +17,13 @@ pub struct Args {}
 pub fn run(_args: Args) -> Result<u8, Failure> {
     let mut checks = preflight::preflight();
     checks.push(own_cgroup());
+    let runs = runs::list().map_err(|error| {
+        checks.push(Check { name: "runs", outcome: Err(format!("{error:#}; run as root, for example with `sudo`")) });
+    });
+    let runs = runs.unwrap_or_default();
     for check in &checks {
         print_line(&line(check));
     }
-    let runs = runs::list()?;
     for run in &runs {
         print_line(&describe(run));
     }

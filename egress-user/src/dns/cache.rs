@@ -16,6 +16,11 @@ pub const GRACE_SECONDS: u64 = 300;
 /// Seconds by which the expiry in the kernel is later than ours, so that it only counts when this process is dead.
 pub const BACKSTOP_SECONDS: u64 = 60;
 
+/// Seconds by which an address outlives what the kernel was told before the kernel is told again. Half of
+/// [`BACKSTOP_SECONDS`], so it always expires there last, and the maps of a name with a short TTL are not written at
+/// every answer.
+const RETELL_SECONDS: u64 = BACKSTOP_SECONDS / 2;
+
 /// Least seconds between two questions for one name. A TTL of 0 means that the answer changes often, so a longer wait
 /// would refuse connections; a shorter one would be a flood.
 pub const REFRESH_SECONDS_MIN: u64 = 1;
@@ -47,7 +52,7 @@ pub struct Answer {
 /// What an answer changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Addresses or their expiries are not what they were.
+    /// The kernel is to be told of an address or of a later end.
     pub addresses: bool,
     /// What a person should hear about it.
     pub news: Option<News>,
@@ -77,8 +82,7 @@ pub struct Cache {
 /// What is known about one name.
 #[derive(Clone, Debug, Default)]
 struct Entry {
-    /// Each address with the second in which its last TTL ends.
-    addresses: BTreeMap<IpAddr, u64>,
+    addresses: BTreeMap<IpAddr, Validity>,
     refresh_at: u64,
     /// A question is on its way.
     asked: bool,
@@ -86,6 +90,15 @@ struct Entry {
     failures: u32,
     reported: bool,
     overflow_reported: bool,
+}
+
+/// How long an address is valid.
+#[derive(Clone, Copy, Debug)]
+struct Validity {
+    /// The second in which its last TTL ends.
+    until: u64,
+    /// The same, as the kernel was told last.
+    told: u64,
 }
 
 impl Cache {
@@ -116,15 +129,17 @@ impl Cache {
             return Change::default();
         };
         let Answer { addresses, failure } = answer;
-        let mut overflow = false;
+        let (mut changed, mut overflow) = (false, false);
         for (address, ttl) in addresses {
             // An IPv4-mapped address is the IPv4 address, for the kernel as for us.
             let address = address.to_canonical();
-            let valid_until = now.saturating_add(u64::from(*ttl));
+            let until = now.saturating_add(u64::from(*ttl));
             if let Some(known) = entry.addresses.get_mut(&address) {
-                *known = valid_until.max(*known);
+                known.until = until.max(known.until);
+                changed |= known.until >= known.told.saturating_add(RETELL_SECONDS);
             } else if entry.addresses.len() < ADDRESSES_PER_NAME_MAX && self.total < self.room {
-                entry.addresses.insert(address, valid_until);
+                changed = true;
+                entry.addresses.insert(address, Validity { until, told: until });
                 self.owners.entry(address).or_default().insert(name.clone());
                 self.total += 1;
             } else {
@@ -139,15 +154,14 @@ impl Cache {
         } else {
             entry.news(addresses.is_empty(), failure.as_deref())
         };
-        Change { addresses: !addresses.is_empty(), news }
+        Change { addresses: changed, news }
     }
 
     /// Forgets the addresses whose grace has ended, and says whether there were any.
     pub fn expire(&mut self, now: u64) -> bool {
         let before = self.total;
         for (name, entry) in &mut self.names {
-            let gone =
-                entry.addresses.extract_if(.., |_, valid_until| valid_until.saturating_add(GRACE_SECONDS) <= now);
+            let gone = entry.addresses.extract_if(.., |_, known| known.until.saturating_add(GRACE_SECONDS) <= now);
             for (address, _) in gone {
                 self.total -= 1;
                 if let Some(owners) = self.owners.get_mut(&address) {
@@ -161,13 +175,17 @@ impl Cache {
         self.total != before
     }
 
-    /// Every name with its addresses and the second in which the kernel is to forget each, if nobody else has.
-    pub fn known(&self) -> BTreeMap<DomainName, BTreeMap<IpAddr, u32>> {
-        let known = self.names.iter().filter(|(_, entry)| !entry.addresses.is_empty());
+    /// What the kernel is told: every name with its addresses and the second in which each is to be forgotten there, if
+    /// nobody has taken it out before.
+    pub fn tell(&mut self) -> BTreeMap<DomainName, BTreeMap<IpAddr, u32>> {
+        let known = self.names.iter_mut().filter(|(_, entry)| !entry.addresses.is_empty());
         known
             .map(|(name, entry)| {
-                let addresses = entry.addresses.iter();
-                (name.clone(), addresses.map(|(address, valid_until)| (*address, backstop(*valid_until))).collect())
+                let addresses = entry.addresses.iter_mut().map(|(address, known)| {
+                    known.told = known.until;
+                    (*address, backstop(known.told))
+                });
+                (name.clone(), addresses.collect())
             })
             .collect()
     }
@@ -227,8 +245,8 @@ impl Entry {
 }
 
 /// The kernel's expiry of an address. 0 would mean never, and cannot come out of the sum.
-fn backstop(valid_until: u64) -> u32 {
-    let second = valid_until.saturating_add(GRACE_SECONDS + BACKSTOP_SECONDS);
+fn backstop(until: u64) -> u32 {
+    let second = until.saturating_add(GRACE_SECONDS + BACKSTOP_SECONDS);
     u32::try_from(second).unwrap_or(u32::MAX)
 }
 
@@ -244,8 +262,8 @@ mod tests {
             cache.answer(&name("a.example"), &answer(&[("192.0.2.2", 10)]), now);
             cache.expire(now);
             let expected = if now < 1310 { 2 } else { 1 };
-            assert_eq!(addresses(&cache, "a.example").len(), expected, "at {now}");
-            assert!(addresses(&cache, "a.example").contains_key(&ip("192.0.2.2")), "at {now}");
+            assert_eq!(addresses(&mut cache, "a.example").len(), expected, "at {now}");
+            assert!(addresses(&mut cache, "a.example").contains_key(&ip("192.0.2.2")), "at {now}");
         }
     }
 
@@ -253,11 +271,29 @@ mod tests {
     fn the_kernel_forgets_an_address_later_than_this_process_does() {
         let mut cache = Cache::new([name("a.example")]);
         cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 10)]), 1000);
-        assert_eq!(addresses(&cache, "a.example"), BTreeMap::from([(ip("192.0.2.1"), 1000 + 10 + 300 + 60)]));
+        assert_eq!(addresses(&mut cache, "a.example"), BTreeMap::from([(ip("192.0.2.1"), 1000 + 10 + 300 + 60)]));
         assert!(!cache.expire(1309));
         assert!(cache.expire(1310));
-        assert_eq!((cache.known(), cache.total()), (BTreeMap::new(), 0));
+        assert_eq!((cache.tell(), cache.total()), (BTreeMap::new(), 0));
         assert_eq!(cache.names_of(ip("192.0.2.1")).count(), 0);
+    }
+
+    #[test]
+    fn the_kernel_is_told_again_before_it_forgets_an_address_that_is_still_answered_and_not_at_every_answer() {
+        let mut cache = Cache::new([name("a.example")]);
+        let first = cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 5)]), 1000);
+        assert!(first.addresses);
+        let mut forgotten_at = addresses(&mut cache, "a.example").into_values().next().unwrap();
+        let mut told = 0;
+        for now in (1005..2000).step_by(5) {
+            if cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 5)]), now).addresses {
+                told += 1;
+                forgotten_at = addresses(&mut cache, "a.example").into_values().next().unwrap();
+            }
+            let removed_at = now + 5 + GRACE_SECONDS;
+            assert!(u64::from(forgotten_at) > removed_at, "at {now}: the kernel forgets at {forgotten_at}");
+        }
+        assert_eq!(told, 33, "every 30 s of 995");
     }
 
     #[test]
@@ -265,7 +301,7 @@ mod tests {
         let mut cache = Cache::new([name("a.example")]);
         cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 100)]), 1000);
         cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 5)]), 1010);
-        assert_eq!(addresses(&cache, "a.example"), BTreeMap::from([(ip("192.0.2.1"), 1100 + 360)]));
+        assert_eq!(addresses(&mut cache, "a.example"), BTreeMap::from([(ip("192.0.2.1"), 1100 + 360)]));
     }
 
     #[test]
@@ -314,7 +350,7 @@ mod tests {
         let mut cache = Cache::new([name("a.example")]);
         cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 60)]), 0);
         cache.answer(&name("a.example"), &failure("timed out"), 60);
-        assert!(addresses(&cache, "a.example").contains_key(&ip("192.0.2.1")));
+        assert!(addresses(&mut cache, "a.example").contains_key(&ip("192.0.2.1")));
     }
 
     #[test]
@@ -350,14 +386,14 @@ mod tests {
         cache.answer(&name("a.example"), &answer(&[("::ffff:192.0.2.1", 60)]), 0);
         let names: Vec<_> = cache.names_of(ip("::ffff:192.0.2.1")).collect();
         assert_eq!(names, [&name("a.example"), &name("b.example")]);
-        assert!(addresses(&cache, "a.example").contains_key(&ip("192.0.2.1")));
+        assert!(addresses(&mut cache, "a.example").contains_key(&ip("192.0.2.1")));
     }
 
     #[test]
     fn an_answer_for_a_name_nobody_asked_for_adds_nothing() {
         let mut cache = Cache::new([name("a.example")]);
         assert_eq!(cache.answer(&name("evil.example"), &answer(&[("192.0.2.1", 60)]), 0), Change::default());
-        assert_eq!(cache.known(), BTreeMap::new());
+        assert_eq!(cache.tell(), BTreeMap::new());
     }
 
     fn name(text: &str) -> DomainName {
@@ -376,7 +412,7 @@ mod tests {
         Answer { addresses: Vec::new(), failure: Some(reason.to_owned()) }
     }
 
-    fn addresses(cache: &Cache, of: &str) -> BTreeMap<IpAddr, u32> {
-        cache.known().remove(&name(of)).unwrap_or_default()
+    fn addresses(cache: &mut Cache, of: &str) -> BTreeMap<IpAddr, u32> {
+        cache.tell().remove(&name(of)).unwrap_or_default()
     }
 }

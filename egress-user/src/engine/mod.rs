@@ -90,6 +90,7 @@ pub struct Engine {
     /// What will be in force when the changes on their way are made.
     on_its_way: Option<CompiledPolicy>,
     stale: bool,
+    ticked_at: Option<u64>,
     recording: Recording,
     source: Source,
     flows: Flows,
@@ -109,6 +110,7 @@ impl Engine {
             in_force: None,
             on_its_way: None,
             stale: false,
+            ticked_at: None,
             recording,
             source,
             flows: Flows::default(),
@@ -119,7 +121,8 @@ impl Engine {
 
     /// Compiles the policy with the addresses that are known. From now on changes are made to what this returns.
     pub fn begin(&mut self, now: Now) -> Result<&CompiledPolicy, CompileError> {
-        let compiled = compile::compile(&self.policy, &self.known(now))?;
+        let known = self.known(now);
+        let compiled = compile::compile(&self.policy, &known)?;
         self.cache.settle();
         self.stale = false;
         Ok(self.in_force.insert(compiled))
@@ -206,25 +209,34 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Now) -> Vec<Effect> {
-        self.stale |= self.cache.expire(now.seconds());
-        let mut effects: Vec<Effect> = self.cache.due(now.seconds()).into_iter().map(Effect::Resolve).collect();
-        if let Some(in_force) = &self.in_force
-            && self.stale
-            && self.on_its_way.is_none()
-        {
+        let mut effects = Vec::new();
+        // Ticks come many times a second, and whole seconds are all that names know.
+        if self.ticked_at != Some(now.seconds()) {
+            self.ticked_at = Some(now.seconds());
+            self.stale |= self.cache.expire(now.seconds());
+            effects.extend(self.cache.due(now.seconds()).into_iter().map(Effect::Resolve));
+        }
+        if self.stale && self.in_force.is_some() && self.on_its_way.is_none() {
             self.stale = false;
-            let update = compile::compile(&self.policy, &self.known(now))
-                .and_then(|compiled| compile::diff(in_force, compiled, now.map_seconds()));
-            match update {
-                Ok(update) if update.changes.steps.is_empty() => {}
-                Ok(update) => {
-                    self.on_its_way = Some(update.policy);
-                    effects.push(Effect::Apply(update.changes));
-                }
-                Err(error) => effects.push(Effect::Tell(format!("new addresses are not allowed: {error}"))),
-            }
+            effects.extend(self.change(now));
         }
         effects
+    }
+
+    /// The way from what is in force to what is known now.
+    fn change(&mut self, now: Now) -> Option<Effect> {
+        let known = self.known(now);
+        let in_force = self.in_force.as_ref()?;
+        let update = compile::compile(&self.policy, &known)
+            .and_then(|compiled| compile::diff(in_force, compiled, now.map_seconds()));
+        match update {
+            Ok(update) if update.changes.steps.is_empty() => None,
+            Ok(update) => {
+                self.on_its_way = Some(update.policy);
+                Some(Effect::Apply(update.changes))
+            }
+            Err(error) => Some(Effect::Tell(format!("new addresses are not allowed: {error}"))),
+        }
     }
 
     fn applied(&mut self, outcome: Result<(), String>) -> Vec<Effect> {
@@ -239,8 +251,8 @@ impl Engine {
         }
     }
 
-    fn known(&self, now: Now) -> Known {
-        let mut known = Known { addresses: self.cache.known(), name_servers: self.name_servers.clone() };
+    fn known(&mut self, now: Now) -> Known {
+        let mut known = Known { addresses: self.cache.tell(), name_servers: self.name_servers.clone() };
         known.forget_expired(now.map_seconds());
         known
     }

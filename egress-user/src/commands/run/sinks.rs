@@ -49,7 +49,10 @@ impl RefusalsFile {
             }
             None => return Ok(()),
         };
-        self.file.write_all(line.as_bytes()).with_context(|| format!("write `{}`", self.path.display()))
+        let written = self.file.write_all(line.as_bytes());
+        // After half a line nothing that follows could be read.
+        self.room = if written.is_ok() { self.room } else { 0 };
+        written.with_context(|| format!("write `{}`", self.path.display()))
     }
 }
 

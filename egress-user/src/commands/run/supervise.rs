@@ -177,7 +177,11 @@ impl Supervisor {
                     effects.extend(self.engine.handle(Input::Applied(outcome), clock::now()?));
                 }
                 Effect::Record(line) => self.record(&line),
-                Effect::Refuse(line) => governed.refusals_file.write(&line)?,
+                Effect::Refuse(line) => {
+                    if let Err(error) = governed.refusals_file.write(&line) {
+                        (self.says)(&format!("refusals are no longer written for the command: {error:#}"));
+                    }
+                }
                 Effect::Tell(text) => (self.says)(&text),
             }
         }
