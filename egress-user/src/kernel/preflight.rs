@@ -17,15 +17,19 @@ pub struct Check {
 const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN"), (39, "CAP_BPF")];
 
 /// Looks at kernel, privileges and BPF file system, in the order in which a person would mend them.
-pub fn preflight() -> Vec<Check> {
-    let privileges = privileges();
-    let can_load = privileges.outcome.is_ok();
-    let mut checks = vec![kernel(), privileges, jit(), bpffs()];
-    // Without privileges the kernel's answer would only say so again.
-    if can_load {
-        checks.push(programs());
-    }
-    checks
+pub fn machine() -> Vec<Check> {
+    vec![kernel(), privileges(), jit(), bpffs()]
+}
+
+/// Loads the programs, and says what this kernel can do with them.
+pub fn programs(sizes: &Sizes) -> (Check, Option<Governor>) {
+    let loaded = Governor::load(sizes);
+    let outcome = match &loaded {
+        Ok(governor) if governor.can_set_errno() => Ok("load; refusals have the errno of the policy".to_owned()),
+        Ok(_) => Ok("load; refusals are always EPERM, because this kernel is older than 5.18".to_owned()),
+        Err(error) => Err(format!("{error:#}; the kernel needs CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF")),
+    };
+    (Check { name: "eBPF programs", outcome }, loaded.ok())
 }
 
 fn kernel() -> Check {
@@ -85,16 +89,6 @@ fn bpffs() -> Check {
         Err(format!("there is no `{BPFFS}`; the kernel has no BPF, or `/sys` is not mounted"))
     };
     Check { name: "BPF file system", outcome }
-}
-
-fn programs() -> Check {
-    let sizes = Sizes::for_policies([]);
-    let outcome = match Governor::load(&sizes) {
-        Ok(governor) if governor.can_set_errno() => Ok("load; refusals have the errno of the policy".to_owned()),
-        Ok(_) => Ok("load; refusals are always EPERM, because this kernel is older than 5.18".to_owned()),
-        Err(error) => Err(format!("{error:#}; the kernel needs CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF")),
-    };
-    Check { name: "eBPF programs", outcome }
 }
 
 #[cfg(test)]
