@@ -67,10 +67,11 @@ impl PortBits {
 
     /// Adds the ports from `first` to `last`, both included.
     pub fn insert_range(&mut self, first: u16, last: u16) {
-        for port in first..=last {
-            if let Some(word) = self.words.get_mut(usize::from(port >> 6)) {
-                *word |= 1 << (port & 63);
-            }
+        let (first_word, last_word) = (usize::from(first >> 6), usize::from(last >> 6));
+        for (index, word) in self.words.iter_mut().enumerate().take(last_word + 1).skip(first_word) {
+            let from = if index == first_word { u64::MAX << (first & 63) } else { u64::MAX };
+            let to = if index == last_word { u64::MAX >> (63 - (last & 63)) } else { u64::MAX };
+            *word |= from & to;
         }
     }
 }
@@ -245,6 +246,13 @@ mod tests {
         bits.insert_range(65_535, 65_535);
         for (port, expected) in [(7999, false), (8000, true), (8100, true), (8101, false), (65_535, true), (0, false)] {
             assert_eq!(bits.contains(port), expected, "{port}");
+        }
+        for (first, last) in [(0, 65_535), (0, 0), (1, 63), (64, 127), (63, 64), (100, 90), (65_472, 65_535)] {
+            let mut bits = PortBits::NONE;
+            bits.insert_range(first, last);
+            for port in 0..=u16::MAX {
+                assert_eq!(bits.contains(port), first <= port && port <= last, "{port} in {first}-{last}");
+            }
         }
     }
 }

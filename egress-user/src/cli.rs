@@ -40,3 +40,28 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_says_what_each_command_does() {
+        let mut command = Cli::command();
+        // Values of the environment are those of whoever runs the tests.
+        let mut help = |name: &str| {
+            let found = command.find_subcommand_mut(name).unwrap().clone().hide_possible_values(true);
+            found.mut_args(|arg| arg.hide_env_values(true)).term_width(100).render_long_help().to_string()
+        };
+        for name in ["run", "policy", "explain", "doctor", "detach"] {
+            insta::assert_snapshot!(format!("help_{name}"), help(name));
+        }
+    }
+}

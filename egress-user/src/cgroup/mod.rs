@@ -1,1 +1,197 @@
-//! cgroup.
+//! Cgroups: find the own one, make one for a run, kill what is in it, remove it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{MetadataExt as _, PermissionsExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use place::Step;
+
+pub mod mountinfo;
+pub mod place;
+
+/// Rounds of waiting for a killed cgroup to become empty, each of at most [`ROUND_MILLISECONDS`]: ten seconds, which
+/// only processes stuck in the kernel outlast. What is left then stays governed.
+const ROUNDS: u32 = 100;
+
+/// See [`ROUNDS`].
+const ROUND_MILLISECONDS: u16 = 100;
+
+/// A cgroup2 cgroup.
+#[derive(Debug)]
+pub struct Cgroup {
+    directory: PathBuf,
+    id: u64,
+}
+
+impl Cgroup {
+    /// Makes the cgroup `name` for a command that will run as the user `uid`, under the own cgroup if that is safe.
+    pub fn create(name: &str, uid: u32) -> anyhow::Result<Self> {
+        let steps = own_steps(uid)?;
+        let parent = place::parent_of_run(&steps).with_context(|| {
+            format!("user {uid} may move processes out of every cgroup here; run as another user with `--user`")
+        })?;
+        let directory = parent.join(name);
+        fs::create_dir(&directory).with_context(|| format!("make cgroup `{}`", directory.display()))?;
+        match fs::metadata(&directory) {
+            Ok(metadata) => Ok(Self { directory, id: metadata.ino() }),
+            Err(error) => {
+                remove_tree(&directory)?;
+                Err(error).with_context(|| format!("read cgroup `{}`", directory.display()))
+            }
+        }
+    }
+
+    /// The cgroup with this directory, if there is one.
+    pub fn open(directory: &Path) -> anyhow::Result<Option<Self>> {
+        match fs::metadata(directory) {
+            Ok(metadata) => Ok(Some(Self { directory: directory.to_path_buf(), id: metadata.ino() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read cgroup `{}`", directory.display())),
+        }
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The kernel's number of it, which is the inode of its directory.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// A file through which a process joins by writing `0`.
+    pub fn door(&self) -> anyhow::Result<File> {
+        let path = self.directory.join("cgroup.procs");
+        OpenOptions::new().write(true).open(&path).with_context(|| format!("open `{}`", path.display()))
+    }
+
+    /// The processes in it and in the cgroups below it.
+    pub fn pids(&self) -> anyhow::Result<Vec<u32>> {
+        let mut pids = Vec::new();
+        for directory in tree(&self.directory)? {
+            let path = directory.join("cgroup.procs");
+            let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
+            pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+        }
+        Ok(pids)
+    }
+
+    /// Kills everything in it and below it, and waits until it is empty. `false` if something is still there in the end.
+    pub fn kill_all(&self) -> anyhow::Result<bool> {
+        let path = self.directory.join("cgroup.events");
+        let mut events = File::open(&path).with_context(|| format!("open `{}`", path.display()))?;
+        for _ in 0..ROUNDS {
+            let mut text = String::new();
+            events.rewind().with_context(|| format!("read `{}`", path.display()))?;
+            events.read_to_string(&mut text).with_context(|| format!("read `{}`", path.display()))?;
+            if is_empty(&text) {
+                return Ok(true);
+            }
+            let kill = self.directory.join("cgroup.kill");
+            fs::write(&kill, "1").with_context(|| format!("write `{}`", kill.display()))?;
+            let mut changed = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+            match nix::poll::poll(&mut changed, PollTimeout::from(ROUND_MILLISECONDS)) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error).with_context(|| format!("wait for `{}`", path.display())),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Removes it and the cgroups below it, which must be empty.
+    pub fn remove(&self) -> anyhow::Result<()> {
+        remove_tree(&self.directory)
+    }
+}
+
+/// The directory of the own cgroup.
+pub fn own_directory() -> anyhow::Result<PathBuf> {
+    own_steps(0)?.pop().map(|own| own.directory).context("find the own cgroup")
+}
+
+/// The cgroups from the root of the mount to the own one, each with whether the user may write to it.
+fn own_steps(uid: u32) -> anyhow::Result<Vec<Step>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read `/proc/self/mountinfo`")?;
+    let mounts = mountinfo::cgroup2_mounts(&mounts);
+    let own = fs::read_to_string("/proc/self/cgroup").context("read `/proc/self/cgroup`")?;
+    let own = mountinfo::own_cgroup(&own)
+        .context("this process is in no cgroup2 cgroup that still exists; start it from another shell or service")?;
+    if mounts.is_empty() {
+        bail!("cgroup2 is not mounted; mount it with `mount -t cgroup2 none /sys/fs/cgroup`");
+    }
+    let (point, directory) = mounts
+        .iter()
+        .find_map(|mount| Some((&mount.point, mount.directory(&own)?)))
+        .with_context(|| format!("no mount of cgroup2 shows the own cgroup `{}`", own.display()))?;
+    let mut steps = Vec::new();
+    for directory in directory.ancestors().take_while(|ancestor| ancestor.starts_with(point)) {
+        let writable = may_move_processes(directory, uid)?;
+        steps.push(Step { directory: directory.to_path_buf(), writable });
+    }
+    steps.reverse();
+    Ok(steps)
+}
+
+/// Whether a user that is not root may write `cgroup.procs` of this cgroup. A group that may counts as if the user were
+/// in it.
+fn may_move_processes(directory: &Path, uid: u32) -> anyhow::Result<bool> {
+    let path = directory.join("cgroup.procs");
+    let metadata = fs::metadata(&path).with_context(|| format!("read `{}`", path.display()))?;
+    Ok(uid != 0 && (metadata.uid() == uid || metadata.permissions().mode() & 0o022 != 0))
+}
+
+/// Whether the text of `cgroup.events` says that no live process is in the cgroup or below it.
+fn is_empty(events: &str) -> bool {
+    events.lines().any(|line| line == "populated 0")
+}
+
+/// The directory and all directories below it, each before those below it.
+fn tree(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = vec![directory.to_path_buf()];
+    let mut next = 0;
+    while let Some(directory) = found.get(next).cloned() {
+        let entries = fs::read_dir(&directory).with_context(|| format!("list cgroup `{}`", directory.display()))?;
+        for entry in entries {
+            let entry = entry.with_context(|| format!("list cgroup `{}`", directory.display()))?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                found.push(entry.path());
+            }
+        }
+        next += 1;
+    }
+    Ok(found)
+}
+
+fn remove_tree(directory: &Path) -> anyhow::Result<()> {
+    for directory in tree(directory)?.iter().rev() {
+        fs::remove_dir(directory).with_context(|| format!("remove cgroup `{}`", directory.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_empty_only_when_the_kernel_says_so() {
+        for (text, expected) in [
+            ("populated 0\nfrozen 0\n", true),
+            ("populated 1\nfrozen 0\n", false),
+            ("frozen 0\npopulated 0\n", true),
+            ("", false),
+        ] {
+            assert_eq!(is_empty(text), expected, "{text:?}");
+        }
+    }
+}

@@ -42,3 +42,9 @@ pub(crate) fn print_error(error: &anyhow::Error) {
     let written = writeln!(std::io::stderr(), "egress: {error:#}");
     drop(written);
 }
+
+/// Prints a line on stdout. A closed stdout ends nothing: what was asked for is done all the same.
+pub(crate) fn print_line(line: &str) {
+    let written = writeln!(std::io::stdout(), "{line}");
+    drop(written);
+}

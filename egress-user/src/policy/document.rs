@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_yaml::{Location, Spanned};
 
@@ -14,15 +14,15 @@ use super::problem::Place;
 /// A policy of the egress firewall.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "egress policy", deny_unknown_fields)]
+#[schemars(title = "egress policy", extend("required" = ["version", "name"]))]
 pub(super) struct Document {
     /// Version of the format: 1.
     #[serde(default, deserialize_with = "present")]
-    #[schemars(required, schema_with = "version_schema")]
+    #[schemars(schema_with = "version_schema")]
     pub(super) version: Option<Text>,
     /// Name of the policy in records and metrics: letters, digits, `-`, `_` and `.`.
     #[serde(default, deserialize_with = "present")]
-    #[schemars(required, schema_with = "name_schema")]
+    #[schemars(schema_with = "name_schema")]
     pub(super) name: Option<Text>,
     /// What the policy is for.
     #[serde(default, deserialize_with = "present")]
@@ -60,10 +60,11 @@ pub(super) struct Document {
 /// The processes that the policy governs.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["cgroup"]))]
 pub(super) struct WorkloadKeys {
     /// Path under the root of cgroup2; `*` stands for any part of one name.
     #[serde(default, deserialize_with = "present")]
-    #[schemars(required, with = "String", example = &"agents.slice/untrusted-*")]
+    #[schemars(with = "String", example = &"agents.slice/untrusted-*")]
     pub(super) cgroup: Option<Text>,
 }
 
@@ -124,6 +125,8 @@ pub(super) enum RuleForm {
     Short(String),
     /// Such as `{domain: api.example.com, ports: [443]}`.
     Long(RuleKeys),
+    /// What YAML takes for something that no rule is, such as a number.
+    Other(String),
 }
 
 impl<'de> Deserialize<'de> for RuleNode {
@@ -141,7 +144,6 @@ impl<'de> Deserialize<'de> for RuleForm {
 
 struct RuleVisitor;
 
-/// A rule that YAML takes for something else, such as a number, is text all the same: the report shows it.
 impl<'de> Visitor<'de> for RuleVisitor {
     type Value = RuleForm;
 
@@ -158,19 +160,28 @@ impl<'de> Visitor<'de> for RuleVisitor {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<RuleForm, E> {
-        Ok(RuleForm::Short(value.to_string()))
+        Ok(RuleForm::Other(value.to_string()))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<RuleForm, E> {
-        Ok(RuleForm::Short(value.to_string()))
+        Ok(RuleForm::Other(value.to_string()))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<RuleForm, E> {
-        Ok(RuleForm::Short(value.to_string()))
+        Ok(RuleForm::Other(value.to_string()))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<RuleForm, E> {
-        Ok(RuleForm::Short(value.to_string()))
+        Ok(RuleForm::Other(value.to_string()))
+    }
+
+    fn visit_unit<E>(self) -> Result<RuleForm, E> {
+        Ok(RuleForm::Other(String::new()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RuleForm, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(RuleForm::Other("[…]".to_owned()))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RuleForm, A::Error> {

@@ -4,11 +4,13 @@
 mod allows;
 mod document;
 mod domain;
+mod explain;
 mod network;
 mod ports;
 mod problem;
 mod read;
 mod rule;
+mod show;
 pub mod special;
 mod workload;
 mod yaml;
@@ -17,11 +19,13 @@ pub use self::{
     allows::{Flow, Known},
     document::schema,
     domain::{DomainName, DomainPattern, InvalidDomain},
+    explain::{Explanation, Target},
     network::{InvalidNetwork, Network},
     ports::{InvalidPorts, PortItem, PortRange, Ports},
     problem::{Place, Problem, Problems},
     read::{RULES_MAX, from_arguments, parse},
     rule::{Destination, InvalidRule, Rule},
+    show::show,
     workload::{CgroupPattern, InvalidCgroup, InvalidName, PolicyName, Workload},
     yaml::{FILE_BYTES_MAX, too_large},
 };

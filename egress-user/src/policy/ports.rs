@@ -26,27 +26,24 @@ impl PortRange {
     }
 
     /// The lowest port.
-    pub const fn first(&self) -> u16 {
+    pub const fn first(self) -> u16 {
         self.first.get()
     }
 
     /// The highest port.
-    pub const fn last(&self) -> u16 {
+    pub const fn last(self) -> u16 {
         self.last.get()
     }
 
     /// Whether the port is in the range.
-    pub const fn contains(&self, port: u16) -> bool {
+    pub const fn contains(self, port: u16) -> bool {
         self.first() <= port && port <= self.last()
     }
 }
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.first == self.last {
-            true => write!(f, "{}", self.first),
-            false => write!(f, "{}-{}", self.first, self.last),
-        }
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
     }
 }
 
@@ -139,6 +136,16 @@ impl Ports {
         ports
     }
 
+    /// What is in this set and not in the other.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        Self {
+            tcp: subtract(&self.tcp, &other.tcp),
+            udp: subtract(&self.udp, &other.udp),
+            icmp: self.icmp && !other.icmp,
+        }
+    }
+
     /// The fewest items that spell the set: what both transports have is written once.
     pub fn items(&self) -> Vec<PortItem> {
         let mut items = Vec::new();
@@ -171,6 +178,20 @@ fn merge(ranges: &mut Vec<PortRange>) {
         }
         joins
     });
+}
+
+fn subtract(ranges: &[PortRange], taken: &[PortRange]) -> Vec<PortRange> {
+    let mut left = ranges.to_vec();
+    for hole in taken {
+        let around = |range: &PortRange| {
+            let below = PortRange::new(range.first(), range.last().min(hole.first() - 1));
+            let above =
+                hole.last().checked_add(1).and_then(|next| PortRange::new(range.first().max(next), range.last()));
+            below.into_iter().chain(above)
+        };
+        left = left.iter().flat_map(around).collect();
+    }
+    left
 }
 
 impl fmt::Display for Ports {
@@ -312,6 +333,19 @@ mod tests {
         }
         assert!(Ports::every().contains(Protocol::Icmp, 0));
         assert!(!Ports::every().contains(Protocol::Tcp, 0));
+    }
+
+    #[test]
+    fn what_is_taken_out_of_a_set_leaves_the_rest() {
+        for (from, take, expected) in [
+            (&["1-65535"][..], &["22"][..], "1-21, 23-65535"),
+            (&["1-65535/tcp"], &["1/tcp", "65535/tcp", "80"], "2-79/tcp, 81-65534/tcp"),
+            (&["443", "icmp"], &["400-500/udp"], "443/tcp, icmp"),
+            (&["443"], &["1-65535"], ""),
+            (&["443"], &["444", "442"], "443"),
+        ] {
+            assert_eq!(ports(from).difference(&ports(take)).to_string(), expected, "{from:?} {take:?}");
+        }
     }
 
     #[test]

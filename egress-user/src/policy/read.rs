@@ -117,6 +117,11 @@ impl Reader {
         let rule = match form {
             RuleForm::Short(text) => self.value(&Text { text, place }, |text| Rule::parse(text, place)),
             RuleForm::Long(keys) => self.long_rule(place, keys),
+            RuleForm::Other(text) => {
+                let message = "expected a rule such as `api.example.com:443`, in quotes if it begins with `[` or `*`";
+                self.problem(place, format!("{}: {message}", Shown(&text)));
+                None
+            }
         }?;
         if let Some(problem) = contradiction(&rule.destination, self.tier) {
             self.problem(rule.place, problem);
@@ -136,7 +141,7 @@ impl Reader {
                 (read.map(Destination::Network), network.place)
             }
             (Some(_), Some(network)) => {
-                self.problem(network.place, "a rule has `domain` or `network`; expected two rules".to_owned());
+                self.problem(network.place, "a rule has either `domain` or `network`; expected two rules".to_owned());
                 (None, place)
             }
             (None, None) => {

@@ -1,0 +1,418 @@
+//! What is known about names: their addresses, how long each may be used, and when to ask again.
+//!
+//! Seconds are those of `CLOCK_BOOTTIME`, which the kernel half compares expiries with.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::policy::DomainName;
+
+/// Seconds that an address stays usable after its last TTL ended. Five minutes, because clients and the libraries in them
+/// go on using an address that they have resolved well past its TTL: browsers and the JVM for minutes.
+pub const GRACE_SECONDS: u64 = 300;
+
+/// Seconds by which the expiry in the kernel is later than ours, so that it only counts when this process is dead.
+pub const BACKSTOP_SECONDS: u64 = 60;
+
+/// Seconds by which an address outlives what the kernel was told before the kernel is told again. Half of
+/// [`BACKSTOP_SECONDS`], so it always expires there last, and the maps of a name with a short TTL are not written at
+/// every answer.
+const RETELL_SECONDS: u64 = BACKSTOP_SECONDS / 2;
+
+/// Least seconds between two questions for one name. A TTL of 0 means that the answer changes often, so a longer wait
+/// would refuse connections; a shorter one would be a flood.
+pub const REFRESH_SECONDS_MIN: u64 = 1;
+
+/// Most seconds between two questions for a name that does not resolve. The wait doubles up to it.
+pub const RETRY_SECONDS_MAX: u64 = 60;
+
+/// Addresses per name. The largest pools that rotate a few addresses per answer stay below it within the grace. An
+/// address beyond it is not added, and counted.
+pub const ADDRESSES_PER_NAME_MAX: usize = 1024;
+
+/// Addresses of all names together, when a run begins: 64 bytes of kernel memory each, so 4 MiB. An address beyond it is
+/// not added, and counted.
+pub const ADDRESSES_MAX: usize = 65_536;
+
+/// Addresses that may come on top of those that were known when the run began, which is what the kernel's maps keep free.
+/// An address beyond it is not added, and counted.
+pub const ADDRESSES_SPARE: usize = 4096;
+
+/// What a name resolved to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Addresses, each with its TTL in seconds.
+    pub addresses: Vec<(IpAddr, u32)>,
+    /// Why one or both families have no addresses, where that is not simply so.
+    pub failure: Option<String>,
+}
+
+/// What an answer changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The kernel is to be told of an address or of a later end.
+    pub addresses: bool,
+    /// What a person should hear about it.
+    pub news: Option<News>,
+}
+
+/// What a person should hear about a name, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The name does not resolve, for this reason. It is asked for again.
+    Fail(String),
+    /// The name resolves again.
+    Recover,
+    /// The name has more addresses than there is room for.
+    Overflow,
+}
+
+/// Names and their addresses.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    names: BTreeMap<DomainName, Entry>,
+    owners: BTreeMap<IpAddr, BTreeSet<DomainName>>,
+    total: usize,
+    room: usize,
+    not_added: u64,
+}
+
+/// What is known about one name.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    addresses: BTreeMap<IpAddr, Validity>,
+    refresh_at: u64,
+    /// A question is on its way.
+    asked: bool,
+    /// Failures in a row.
+    failures: u32,
+    reported: bool,
+    overflow_reported: bool,
+}
+
+/// How long an address is valid.
+#[derive(Clone, Copy, Debug)]
+struct Validity {
+    /// The second in which its last TTL ends.
+    until: u64,
+    /// The same, as the kernel was told last.
+    told: u64,
+}
+
+impl Cache {
+    /// A cache that knows nothing about these names, all of which are due.
+    pub fn new(names: impl IntoIterator<Item = DomainName>) -> Self {
+        let names = names.into_iter().map(|name| (name, Entry::default())).collect();
+        Self { names, owners: BTreeMap::new(), total: 0, room: ADDRESSES_MAX, not_added: 0 }
+    }
+
+    /// Leaves room for no more addresses than the kernel's maps, which are made now, will have.
+    pub fn settle(&mut self) {
+        self.room = self.total + ADDRESSES_SPARE;
+    }
+
+    /// Names to ask for now. Each is given out once and is due again after its answer.
+    pub fn due(&mut self, now: u64) -> Vec<DomainName> {
+        let due = self.names.iter_mut().filter(|(_, entry)| !entry.asked && entry.refresh_at <= now);
+        due.map(|(name, entry)| {
+            entry.asked = true;
+            name.clone()
+        })
+        .collect()
+    }
+
+    /// Takes the answer for a name. An address that is not in it any more stays until its grace ends.
+    pub fn answer(&mut self, name: &DomainName, answer: &Answer, now: u64) -> Change {
+        let Some(entry) = self.names.get_mut(name) else {
+            return Change::default();
+        };
+        let Answer { addresses, failure } = answer;
+        let (mut changed, mut overflow) = (false, false);
+        for (address, ttl) in addresses {
+            // An IPv4-mapped address is the IPv4 address, for the kernel as for us.
+            let address = address.to_canonical();
+            let until = now.saturating_add(u64::from(*ttl));
+            if let Some(known) = entry.addresses.get_mut(&address) {
+                known.until = until.max(known.until);
+                changed |= known.until >= known.told.saturating_add(RETELL_SECONDS);
+            } else if entry.addresses.len() < ADDRESSES_PER_NAME_MAX && self.total < self.room {
+                changed = true;
+                entry.addresses.insert(address, Validity { until, told: until });
+                self.owners.entry(address).or_default().insert(name.clone());
+                self.total += 1;
+            } else {
+                overflow = true;
+                self.not_added += 1;
+            }
+        }
+        entry.schedule(answer, now);
+        let news = if overflow && !entry.overflow_reported {
+            entry.overflow_reported = true;
+            Some(News::Overflow)
+        } else {
+            entry.news(addresses.is_empty(), failure.as_deref())
+        };
+        Change { addresses: changed, news }
+    }
+
+    /// Forgets the addresses whose grace has ended, and says whether there were any.
+    pub fn expire(&mut self, now: u64) -> bool {
+        let before = self.total;
+        for (name, entry) in &mut self.names {
+            let gone = entry.addresses.extract_if(.., |_, known| known.until.saturating_add(GRACE_SECONDS) <= now);
+            for (address, _) in gone {
+                self.total -= 1;
+                if let Some(owners) = self.owners.get_mut(&address) {
+                    owners.remove(name);
+                    if owners.is_empty() {
+                        self.owners.remove(&address);
+                    }
+                }
+            }
+        }
+        self.total != before
+    }
+
+    /// What the kernel is told: every name with its addresses and the second in which each is to be forgotten there, if
+    /// nobody has taken it out before.
+    pub fn tell(&mut self) -> BTreeMap<DomainName, BTreeMap<IpAddr, u32>> {
+        let known = self.names.iter_mut().filter(|(_, entry)| !entry.addresses.is_empty());
+        known
+            .map(|(name, entry)| {
+                let addresses = entry.addresses.iter_mut().map(|(address, known)| {
+                    known.told = known.until;
+                    (*address, backstop(known.told))
+                });
+                (name.clone(), addresses.collect())
+            })
+            .collect()
+    }
+
+    /// The names that resolved to an address.
+    pub fn names_of(&self, address: IpAddr) -> impl Iterator<Item = &DomainName> {
+        self.owners.get(&address.to_canonical()).into_iter().flatten()
+    }
+
+    /// Names that have no address.
+    pub fn unresolved(&self) -> impl Iterator<Item = &DomainName> {
+        self.names.iter().filter(|(_, entry)| entry.addresses.is_empty()).map(|(name, _)| name)
+    }
+
+    /// Addresses of all names together.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Addresses that were not added because there was no room.
+    pub fn not_added(&self) -> u64 {
+        self.not_added
+    }
+}
+
+impl Entry {
+    fn schedule(&mut self, answer: &Answer, now: u64) {
+        let Answer { addresses, failure } = answer;
+        self.asked = false;
+        let retry = if addresses.is_empty() || failure.is_some() {
+            let wait = 1 << self.failures.min(6);
+            self.failures = self.failures.saturating_add(1);
+            Some(RETRY_SECONDS_MAX.min(wait))
+        } else {
+            self.failures = 0;
+            None
+        };
+        let ttl = addresses.iter().map(|(_, ttl)| u64::from(*ttl)).min();
+        // Of a partial answer the half that is there may have the shorter wait.
+        let wait = ttl.into_iter().chain(retry).min().unwrap_or(RETRY_SECONDS_MAX);
+        self.refresh_at = now.saturating_add(wait.max(REFRESH_SECONDS_MIN));
+    }
+
+    fn news(&mut self, empty: bool, failure: Option<&str>) -> Option<News> {
+        match (empty, self.reported) {
+            (true, false) => {
+                self.reported = true;
+                Some(News::Fail(failure.unwrap_or("it has no addresses").to_owned()))
+            }
+            (false, true) => {
+                self.reported = false;
+                Some(News::Recover)
+            }
+            (true, true) | (false, false) => None,
+        }
+    }
+}
+
+/// The kernel's expiry of an address. 0 would mean never, and cannot come out of the sum.
+fn backstop(until: u64) -> u32 {
+    let second = until.saturating_add(GRACE_SECONDS + BACKSTOP_SECONDS);
+    u32::try_from(second).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_gone_stays_until_its_grace_ends_and_one_that_is_answered_never_goes() {
+        let mut cache = Cache::new([name("a.example")]);
+        cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 10), ("192.0.2.2", 10)]), 1000);
+        for now in (1010..1400).step_by(10) {
+            cache.answer(&name("a.example"), &answer(&[("192.0.2.2", 10)]), now);
+            cache.expire(now);
+            let expected = if now < 1310 { 2 } else { 1 };
+            assert_eq!(addresses(&mut cache, "a.example").len(), expected, "at {now}");
+            assert!(addresses(&mut cache, "a.example").contains_key(&ip("192.0.2.2")), "at {now}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_forgets_an_address_later_than_this_process_does() {
+        let mut cache = Cache::new([name("a.example")]);
+        cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 10)]), 1000);
+        assert_eq!(addresses(&mut cache, "a.example"), BTreeMap::from([(ip("192.0.2.1"), 1000 + 10 + 300 + 60)]));
+        assert!(!cache.expire(1309));
+        assert!(cache.expire(1310));
+        assert_eq!((cache.tell(), cache.total()), (BTreeMap::new(), 0));
+        assert_eq!(cache.names_of(ip("192.0.2.1")).count(), 0);
+    }
+
+    #[test]
+    fn the_kernel_is_told_again_before_it_forgets_an_address_that_is_still_answered_and_not_at_every_answer() {
+        let mut cache = Cache::new([name("a.example")]);
+        let first = cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 5)]), 1000);
+        assert!(first.addresses);
+        let mut forgotten_at = addresses(&mut cache, "a.example").into_values().next().unwrap();
+        let mut told = 0;
+        for now in (1005..2000).step_by(5) {
+            if cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 5)]), now).addresses {
+                told += 1;
+                forgotten_at = addresses(&mut cache, "a.example").into_values().next().unwrap();
+            }
+            let removed_at = now + 5 + GRACE_SECONDS;
+            assert!(u64::from(forgotten_at) > removed_at, "at {now}: the kernel forgets at {forgotten_at}");
+        }
+        assert_eq!(told, 33, "every 30 s of 995");
+    }
+
+    #[test]
+    fn a_shorter_ttl_does_not_take_back_what_a_longer_one_gave() {
+        let mut cache = Cache::new([name("a.example")]);
+        cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 100)]), 1000);
+        cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 5)]), 1010);
+        assert_eq!(addresses(&mut cache, "a.example"), BTreeMap::from([(ip("192.0.2.1"), 1100 + 360)]));
+    }
+
+    #[test]
+    fn a_name_is_asked_for_once_and_again_when_its_shortest_ttl_ends() {
+        for (ttls, expected) in [(&[30, 20][..], 1020), (&[0], 1001), (&[86_400], 87_400)] {
+            let mut cache = Cache::new([name("a.example")]);
+            assert_eq!(cache.due(1000), [name("a.example")]);
+            assert_eq!(cache.due(2000), [], "the question is on its way");
+            let addresses = ttls.iter().enumerate().map(|(last, ttl)| (ip(&format!("192.0.2.{last}")), *ttl)).collect();
+            cache.answer(&name("a.example"), &Answer { addresses, failure: None }, 1000);
+            assert_eq!(cache.due(expected - 1), [], "{ttls:?}");
+            assert_eq!(cache.due(expected), [name("a.example")], "{ttls:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_fails_is_reported_once_and_asked_for_at_growing_intervals() {
+        let mut cache = Cache::new([name("a.example"), name("b.example")]);
+        cache.due(0);
+        cache.answer(&name("b.example"), &answer(&[("192.0.2.1", 10_000)]), 0);
+        let mut now = 0;
+        for (turn, wait) in [1, 2, 4, 8, 16, 32, 60, 60].into_iter().enumerate() {
+            let change = cache.answer(&name("a.example"), &failure("no such name"), now);
+            let news = (turn == 0).then(|| News::Fail("no such name".to_owned()));
+            assert_eq!(change, Change { addresses: false, news }, "turn {turn}");
+            assert_eq!(cache.due(now + wait - 1), [], "turn {turn}");
+            now += wait;
+            assert_eq!(cache.due(now), [name("a.example")], "turn {turn}");
+        }
+        let change = cache.answer(&name("a.example"), &answer(&[("192.0.2.2", 60)]), now);
+        assert_eq!(change, Change { addresses: true, news: Some(News::Recover) });
+    }
+
+    #[test]
+    fn a_family_that_fails_is_asked_for_again_before_the_ttl_of_the_other_ends() {
+        let mut cache = Cache::new([name("a.example")]);
+        cache.due(0);
+        let half = Answer { addresses: vec![(ip("192.0.2.1"), 3600)], failure: Some("timed out".to_owned()) };
+        let change = cache.answer(&name("a.example"), &half, 0);
+        assert_eq!(change, Change { addresses: true, news: None });
+        assert_eq!(cache.due(1), [name("a.example")]);
+    }
+
+    #[test]
+    fn a_failure_leaves_the_addresses_that_are_known() {
+        let mut cache = Cache::new([name("a.example")]);
+        cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 60)]), 0);
+        cache.answer(&name("a.example"), &failure("timed out"), 60);
+        assert!(addresses(&mut cache, "a.example").contains_key(&ip("192.0.2.1")));
+    }
+
+    #[test]
+    fn an_address_beyond_the_limit_is_counted_and_reported_once() {
+        let mut cache = Cache::new([name("a.example")]);
+        let many: Vec<_> = (0..u32::try_from(ADDRESSES_PER_NAME_MAX).unwrap())
+            .map(|last| (IpAddr::from((0xc000_0000_u32 + last).to_be_bytes()), 60))
+            .collect();
+        assert_eq!(cache.answer(&name("a.example"), &Answer { addresses: many, failure: None }, 0).news, None);
+        let more = answer(&[("198.51.100.1", 60), ("198.51.100.2", 60)]);
+        assert_eq!(cache.answer(&name("a.example"), &more, 1).news, Some(News::Overflow));
+        assert_eq!(cache.answer(&name("a.example"), &more, 2).news, None);
+        assert_eq!((cache.total(), cache.not_added()), (ADDRESSES_PER_NAME_MAX, 4));
+    }
+
+    #[test]
+    fn once_settled_only_the_spare_room_is_left() {
+        let mut cache = Cache::new((0..6).map(|index| name(&format!("n{index}.example"))));
+        let many = |first: u32| (0..1000).map(|last| (IpAddr::from((first + last).to_be_bytes()), 60)).collect();
+        cache.answer(&name("n0.example"), &Answer { addresses: many(0x0a00_0000), failure: None }, 0);
+        cache.settle();
+        for index in 1..6 {
+            let answer = Answer { addresses: many(0x0b00_0000 + index * 1000), failure: None };
+            cache.answer(&name(&format!("n{index}.example")), &answer, 0);
+        }
+        assert_eq!((cache.total(), cache.not_added()), (1000 + ADDRESSES_SPARE, 904));
+    }
+
+    #[test]
+    fn an_address_belongs_to_every_name_that_resolved_to_it_and_mapped_addresses_are_ipv4() {
+        let mut cache = Cache::new([name("b.example"), name("a.example")]);
+        cache.answer(&name("b.example"), &answer(&[("192.0.2.1", 60)]), 0);
+        cache.answer(&name("a.example"), &answer(&[("::ffff:192.0.2.1", 60)]), 0);
+        let names: Vec<_> = cache.names_of(ip("::ffff:192.0.2.1")).collect();
+        assert_eq!(names, [&name("a.example"), &name("b.example")]);
+        assert!(addresses(&mut cache, "a.example").contains_key(&ip("192.0.2.1")));
+    }
+
+    #[test]
+    fn an_answer_for_a_name_nobody_asked_for_adds_nothing() {
+        let mut cache = Cache::new([name("a.example")]);
+        assert_eq!(cache.answer(&name("evil.example"), &answer(&[("192.0.2.1", 60)]), 0), Change::default());
+        assert_eq!(cache.tell(), BTreeMap::new());
+    }
+
+    fn name(text: &str) -> DomainName {
+        DomainName::parse(text).unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn answer(addresses: &[(&str, u32)]) -> Answer {
+        Answer { addresses: addresses.iter().map(|(address, ttl)| (ip(address), *ttl)).collect(), failure: None }
+    }
+
+    fn failure(reason: &str) -> Answer {
+        Answer { addresses: Vec::new(), failure: Some(reason.to_owned()) }
+    }
+
+    fn addresses(cache: &mut Cache, of: &str) -> BTreeMap<IpAddr, u32> {
+        cache.tell().remove(&name(of)).unwrap_or_default()
+    }
+}

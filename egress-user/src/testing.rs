@@ -1,0 +1,278 @@
+//! Random policies, and flows that hit their edges: for the property tests and for the replay against the kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use egress_common::Protocol;
+use proptest::{
+    collection::{btree_map, btree_set, vec},
+    option,
+    prelude::*,
+    sample::{Index, select},
+};
+
+use crate::policy::{
+    Destination, DomainName, DomainPattern, Flow, Known, Mode, Network, Place, Policy, PolicyName, PortItem, PortRange,
+    Ports, Refuse, Rule, Tier,
+    special::{SPECIAL_NETWORKS, SpecialNetwork},
+};
+
+/// A policy, what is known, a time, and flows worth asking about.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The policy.
+    pub policy: Policy,
+    /// What names resolve to.
+    pub known: Known,
+    /// Second of `CLOCK_BOOTTIME`.
+    pub now_seconds: u32,
+    /// Flows near the edges of what the policy allows.
+    pub flows: Vec<Flow>,
+}
+
+/// Flows of one [`Case`].
+const FLOWS: usize = 64;
+
+/// Random cases.
+pub fn cases() -> impl Strategy<Value = Case> {
+    (policies(), knowns(), 99..=101_u32, vec(choices(), FLOWS)).prop_map(|(policy, known, now_seconds, choices)| {
+        let (edges, aims) = (edges(&policy, &known), aims(&policy, &known));
+        let flows = choices.into_iter().map(|choice| choice.flow(&edges, &aims)).collect();
+        Case { policy, known, now_seconds, flows }
+    })
+}
+
+/// How a flow is picked once policy and names are there.
+#[derive(Clone, Debug)]
+struct Choice {
+    is_aimed: bool,
+    is_mapped: bool,
+    index: Index,
+    port: Index,
+    protocol: Protocol,
+}
+
+fn choices() -> impl Strategy<Value = Choice> {
+    let protocol =
+        select(vec![Protocol::Tcp, Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Udp, Protocol::Icmp]);
+    (any::<bool>(), any::<bool>(), any::<Index>(), any::<Index>(), protocol)
+        .prop_map(|(is_aimed, is_mapped, index, port, protocol)| Choice { is_aimed, is_mapped, index, port, protocol })
+}
+
+impl Choice {
+    fn flow(&self, edges: &Edges, aims: &[Flow]) -> Flow {
+        let Self { is_aimed, is_mapped, index, port, protocol } = self;
+        let mut flow = if *is_aimed && !aims.is_empty() {
+            *index.get(aims)
+        } else {
+            Flow {
+                protocol: *protocol,
+                destination: *index.get(&edges.addresses),
+                port: if *protocol == Protocol::Icmp { 0 } else { *port.get(&edges.ports) },
+            }
+        };
+        if *is_mapped {
+            flow.destination = mapped(flow.destination);
+        }
+        flow
+    }
+}
+
+/// Where a policy may change its mind.
+struct Edges {
+    addresses: Vec<IpAddr>,
+    ports: Vec<u16>,
+}
+
+fn edges(policy: &Policy, known: &Known) -> Edges {
+    Edges { addresses: address_edges(policy, known), ports: port_edges(policy) }
+}
+
+/// The ends of what each rule is about, address and port together.
+fn aims(policy: &Policy, known: &Known) -> Vec<Flow> {
+    let mut aims = Vec::new();
+    for rule in &policy.allow {
+        let addresses: Vec<IpAddr> = match &rule.destination {
+            Destination::Network(network) => vec![network.first(), network.last()],
+            Destination::Domain(pattern) => {
+                let names = known.addresses.iter().filter(|(name, _)| pattern.matches(name));
+                names.flat_map(|(_, addresses)| addresses.keys().copied()).collect()
+            }
+        };
+        for destination in addresses {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let ends = rule.ports.ranges(protocol).iter().flat_map(|range| [range.first(), range.last()]);
+                aims.extend(ends.map(|port| Flow { protocol, destination, port }));
+            }
+            aims.push(Flow { protocol: Protocol::Icmp, destination, port: 0 });
+        }
+    }
+    aims
+}
+
+/// Random policies whose networks nest and whose ports overlap.
+pub fn policies() -> impl Strategy<Value = Policy> {
+    let tier = prop_oneof![4 => Just(None), 1 => Just(Some(Tier::External)), 1 => Just(Some(Tier::Internal))];
+    let mode = prop_oneof![4 => Just(Mode::Enforce), 1 => Just(Mode::Audit)];
+    let blocked = vec(port_items(), 0..2).prop_map(|items| {
+        Ports::from_items(items.into_iter().filter(|item| !matches!(item, PortItem::Icmp))).difference(&wide())
+    });
+    let refuse = select(Refuse::ALL).prop_map(|(_, refuse)| refuse);
+    (tier, mode, vec(rules(), 0..12), blocked, refuse, any::<bool>(), policy_names()).prop_map(
+        |(tier, mode, allow, blocked_ports, refuse, listen, name)| Policy {
+            name,
+            description: None,
+            workload: None,
+            mode,
+            tier,
+            allow,
+            blocked_ports,
+            refuse,
+            listen,
+        },
+    )
+}
+
+/// Ports that are never blocked, so that most policies allow something.
+fn wide() -> Ports {
+    Ports::from_items(PortRange::new(400, 65_535).map(PortItem::Both))
+}
+
+fn policy_names() -> impl Strategy<Value = PolicyName> {
+    "[a-z][a-z0-9-]{0,10}".prop_filter_map("a policy name", |name| PolicyName::parse(&name).ok())
+}
+
+/// Random rules for domains and networks.
+pub fn rules() -> impl Strategy<Value = Rule> {
+    let destination = prop_oneof![
+        2 => (domain_names(), any::<bool>()).prop_map(|(name, is_below)| {
+            Destination::Domain(if is_below { DomainPattern::Below(name) } else { DomainPattern::Exact(name) })
+        }),
+        3 => networks().prop_map(Destination::Network),
+    ];
+    (destination, ports()).prop_map(|(destination, ports)| Rule { destination, ports, place: Place::default() })
+}
+
+fn ports() -> impl Strategy<Value = Ports> {
+    prop_oneof![1 => Just(Ports::every()), 3 => vec(port_items(), 1..4).prop_map(Ports::from_items)]
+}
+
+fn port_items() -> impl Strategy<Value = PortItem> {
+    let ranges = [(22, 22), (80, 80), (443, 443), (1, 80), (400, 500), (8000, 8100), (8050, 65_535), (65_535, 65_535)];
+    let ranges: Vec<PortRange> = ranges.iter().filter_map(|(first, last)| PortRange::new(*first, *last)).collect();
+    (select(ranges), 0..7_u8).prop_map(|(range, kind)| match kind {
+        0..3 => PortItem::Both(range),
+        3..5 => PortItem::Tcp(range),
+        5 => PortItem::Udp(range),
+        _ => PortItem::Icmp,
+    })
+}
+
+/// Networks around a few addresses, so that they nest.
+pub fn networks() -> impl Strategy<Value = Network> {
+    let near = (addresses(), select(vec![0_u8, 1, 6, 7, 8, 9, 12, 16, 23, 24, 30, 31, 32, 48, 64, 96, 127, 128]))
+        .prop_map(|(address, length)| Network::containing(address, length));
+    let special = select(SPECIAL_NETWORKS).prop_map(|special| special.network());
+    prop_oneof![5 => near, 1 => special]
+}
+
+/// Addresses inside and outside of special-purpose networks, with others close to them.
+pub fn addresses() -> impl Strategy<Value = IpAddr> {
+    let anchors = [
+        "8.8.8.8",
+        "8.8.8.8",
+        "93.184.216.34",
+        "93.184.216.34",
+        "11.0.0.0",
+        "10.20.30.40",
+        "192.168.1.1",
+        "169.254.169.254",
+        "127.0.0.1",
+        "100.64.0.1",
+        "224.0.0.251",
+        "255.255.255.255",
+        "0.0.0.0",
+        "2606:4700::1111",
+        "2606:4700::1111",
+        "2a00:1450::1",
+        "fd00:ec2::254",
+        "fd12::1",
+        "fe80::1",
+        "::1",
+        "::",
+        "64:ff9b::a00:1",
+        "ff02::1",
+    ];
+    let anchors: Vec<IpAddr> = anchors.iter().filter_map(|address| address.parse().ok()).collect();
+    (select(anchors), prop_oneof![4 => Just(0_u8), 1 => 1..=255_u8]).prop_map(|(address, low)| match address {
+        IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from(u32::from(address) ^ u32::from(low))),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) ^ u128::from(low))),
+    })
+}
+
+fn domain_names() -> impl Strategy<Value = DomainName> {
+    let names =
+        ["example.com", "api.example.com", "v1.api.example.com", "notexample.com", "example.org", "cdn.example"];
+    select(names.iter().filter_map(|name| DomainName::parse(name).ok()).collect::<Vec<_>>())
+}
+
+/// Names that share addresses, some of which have expired.
+pub fn knowns() -> impl Strategy<Value = Known> {
+    let ends = select(vec![0_u32, 0, 50, 100, 101, 150]);
+    let address =
+        (addresses(), any::<bool>()).prop_map(|(address, is_mapped)| if is_mapped { mapped(address) } else { address });
+    let names = btree_map(domain_names(), btree_map(address, ends, 0..5), 0..5);
+    let server = (addresses(), select(vec![53_u16, 5353])).prop_map(|(address, port)| SocketAddr::new(address, port));
+    let servers = option::of(btree_set(server, 1..3)).prop_map(Option::unwrap_or_default);
+    (names, servers)
+        .prop_map(|(addresses, name_servers): (BTreeMap<_, _>, BTreeSet<_>)| Known { addresses, name_servers })
+}
+
+fn mapped(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => IpAddr::V6(address.to_ipv6_mapped()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// The ends of networks, what is beside them, and the addresses of names and name servers.
+fn address_edges(policy: &Policy, known: &Known) -> Vec<IpAddr> {
+    let networks = policy.allow.iter().filter_map(|rule| match &rule.destination {
+        Destination::Domain(_) => None,
+        Destination::Network(network) => Some(*network),
+    });
+    let special = SPECIAL_NETWORKS.iter().map(SpecialNetwork::network);
+    let ends = networks
+        .chain(special)
+        .flat_map(|network| [network.first(), network.last(), before(network.first()), after(network.last())]);
+    let names = known.addresses.values().flat_map(|addresses| addresses.keys().copied());
+    ends.chain(names).chain(known.name_servers.iter().map(SocketAddr::ip)).collect()
+}
+
+fn before(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from(u32::from(address).wrapping_sub(1))),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address).wrapping_sub(1))),
+    }
+}
+
+fn after(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from(u32::from(address).wrapping_add(1))),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address).wrapping_add(1))),
+    }
+}
+
+/// The ends of port ranges, and what is beside them.
+fn port_edges(policy: &Policy) -> Vec<u16> {
+    let mut ports = vec![0, 22, 53, 443, 5353];
+    for set in policy.allow.iter().map(|rule| &rule.ports).chain([&policy.blocked_ports]) {
+        for range in set.ranges(Protocol::Tcp).iter().chain(set.ranges(Protocol::Udp)) {
+            let (first, last) = (range.first(), range.last());
+            ports.extend([first, last, first.wrapping_sub(1), last.wrapping_add(1)]);
+        }
+    }
+    ports
+}

@@ -1,0 +1,127 @@
+//! The two deciders agree, and the way from one compiled policy to the next is safe at every step.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use egress_common::{Decision, Reason, Verdict};
+use egress_user::{
+    compile::{CompiledPolicy, Step, compile, diff},
+    policy::{Known, Policy},
+    testing::{Case, cases, knowns, policies},
+};
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_two_deciders_agree_on_verdict_and_reason(case in cases()) {
+        let Case { policy, known, now_seconds, flows } = case;
+        let compiled = compile(&policy, &known).unwrap();
+        for flow in flows {
+            let expected = policy.allows(&flow, &known, now_seconds);
+            prop_assert_eq!(compiled.decide(&flow, now_seconds), expected, "{:?}", flow);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_same_policy_has_the_same_bytes(case in cases()) {
+        let (policy, known) = (case.policy.clone(), case.known.clone());
+        prop_assert_eq!(bytes(&compile(&policy, &known).unwrap()), bytes(&compile(&case.policy, &case.known).unwrap()));
+    }
+
+    #[test]
+    fn a_new_policy_in_the_same_slot_is_safe_at_every_step(case in cases(), next in policies(), known in knowns()) {
+        check_update(&case, &next, &known)?;
+    }
+
+    #[test]
+    fn new_addresses_of_the_same_policy_are_safe_at_every_step(case in cases(), known in knowns()) {
+        check_update(&case, &case.policy.clone(), &known)?;
+    }
+}
+
+/// Follows the steps from the case's policy to the next one, and asks about every flow after each of them.
+fn check_update(case: &Case, policy: &Policy, known: &Known) -> Result<(), TestCaseError> {
+    let now = case.now_seconds;
+    let old = compile(&case.policy, &case.known).unwrap();
+    let new = compile(policy, known).unwrap();
+    let update = diff(&old, new.clone(), now).unwrap();
+
+    let flows = case.flows.iter().take(16);
+    let verdicts = flows.map(|flow| (flow, old.decide(flow, now).verdict, new.decide(flow, now).verdict));
+    let unchanged: Vec<_> = verdicts.filter(|(_, before, after)| before == after).collect();
+    let mut current = old.clone();
+    for step in &update.changes.steps {
+        if let Step::PutPortSet(index, _) = step {
+            let mut entries = current.addresses.values().chain(current.networks.values());
+            prop_assert!(entries.all(|entry| entry.port_set != *index), "overwrites a port set in use");
+        }
+        step.apply(&mut current);
+        for (flow, verdict, _) in &unchanged {
+            prop_assert_eq!(current.decide(flow, now).verdict, *verdict, "{:?} after {:?}", flow, step);
+        }
+    }
+    prop_assert_eq!(&current, &update.policy);
+    prop_assert_eq!(entries(&current), entries(&new));
+    let again = diff(&update.policy, new, now).unwrap();
+    prop_assert!(again.changes.steps.is_empty(), "a second update still has {} steps", again.changes.steps.len());
+    Ok(())
+}
+
+#[test]
+fn a_healthy_share_of_the_cases_is_allowed() {
+    let mut runner = TestRunner::deterministic();
+    let mut decisions: Vec<Decision> = Vec::new();
+    for _ in 0..300 {
+        let Case { policy, known, now_seconds, flows } = cases().new_tree(&mut runner).unwrap().current();
+        decisions.extend(flows.iter().map(|flow| policy.allows(flow, &known, now_seconds)));
+    }
+    let per_mille = |wanted: &dyn Fn(&Decision) -> bool| {
+        1_000 * decisions.iter().filter(|decision| wanted(decision)).count() / decisions.len()
+    };
+    let allowed = per_mille(&|decision| decision.verdict == Verdict::Allow);
+    assert!((200..=800).contains(&allowed), "{allowed} ‰ of the cases are allowed");
+    for reason in [
+        Reason::BlockedPort,
+        Reason::PortNotAllowed,
+        Reason::SpecialPurpose,
+        Reason::Tier,
+        Reason::Expired,
+        Reason::NoRule,
+    ] {
+        let refused = per_mille(&|decision| decision.reason == reason);
+        assert!(refused >= 5, "{refused} ‰ of the cases are refused with {reason:?}");
+    }
+}
+
+/// Every byte of the maps.
+fn bytes(policy: &CompiledPolicy) -> Vec<u8> {
+    let mut bytes = bytemuck::bytes_of(&*policy.policy).to_vec();
+    bytes.extend_from_slice(bytemuck::cast_slice(&policy.port_sets));
+    for (address, entry) in &policy.addresses {
+        bytes.extend_from_slice(bytemuck::bytes_of(address));
+        bytes.extend_from_slice(bytemuck::bytes_of(entry));
+    }
+    for (prefix, entry) in &policy.networks {
+        bytes.extend_from_slice(bytemuck::bytes_of(&prefix.address));
+        bytes.push(prefix.length);
+        bytes.extend_from_slice(bytemuck::bytes_of(entry));
+    }
+    bytes
+}
+
+/// Every entry with the ports that it names, whatever their index.
+fn entries(policy: &CompiledPolicy) -> Vec<(String, u32, u8, Vec<u8>)> {
+    let addresses = policy.addresses.iter().map(|(address, entry)| (format!("{address:?}"), entry));
+    let networks = policy.networks.iter().map(|(prefix, entry)| (format!("{prefix:?}"), entry));
+    addresses
+        .chain(networks)
+        .map(|(key, entry)| {
+            let ports = bytemuck::bytes_of(&policy.port_sets[usize::from(entry.port_set)]).to_vec();
+            (key, entry.expires_at, entry.otherwise, ports)
+        })
+        .collect()
+}
