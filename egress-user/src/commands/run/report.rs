@@ -40,13 +40,22 @@ pub(super) fn summary(engine: &Engine, losses: Losses, style: Style) -> String {
         counted(totals.len(), "destination", "destinations"),
         counted(usize::try_from(engine.refusals().count()).unwrap_or(usize::MAX), "refusal", "refusals"),
     );
-    text.push_str(&destinations(totals, engine.flows().other(), style));
+    let name = |destination: &Destination, total: &Total| {
+        let is_name_server = total.names.is_empty() && engine.is_name_server(destination.remote);
+        if is_name_server { "(name server)".to_owned() } else { total.names.replace(',', ", ") }
+    };
+    text.push_str(&destinations(totals, engine.flows().other(), name, style));
     text.push_str(&refused(refusals, engine.refusals().other(), style));
     text.push_str(&lost(losses));
     text
 }
 
-fn destinations(mut totals: Vec<(&Destination, &Total)>, other: &Total, style: Style) -> String {
+fn destinations(
+    mut totals: Vec<(&Destination, &Total)>,
+    other: &Total,
+    name: impl Fn(&Destination, &Total) -> String,
+    style: Style,
+) -> String {
     if totals.is_empty() {
         return String::new();
     }
@@ -57,7 +66,7 @@ fn destinations(mut totals: Vec<(&Destination, &Total)>, other: &Total, style: S
         if index < ROWS_MAX {
             table.row([
                 spell(destination),
-                total.names.replace(',', ", "),
+                name(destination, total),
                 total.flows.to_string(),
                 sent(total.traffic),
                 received(total.traffic),
@@ -240,7 +249,18 @@ mod tests {
             &mut engine,
             &Event { socket: 1, tx_packets: 9, tx_bytes: 999, rx_packets: 12, rx_bytes: 1_250_000, ..flow },
         );
-        tell(&mut engine, &Event { socket: 2, protocol: 17, remote_port: 53, tx_packets: 1, tx_bytes: 71, ..flow });
+        tell(
+            &mut engine,
+            &Event {
+                socket: 2,
+                remote: Address::from_v4([9, 9, 9, 9]),
+                protocol: 17,
+                remote_port: 53,
+                tx_packets: 1,
+                tx_bytes: 71,
+                ..flow
+            },
+        );
         for _ in 0..3 {
             tell(&mut engine, &event([10, 0, 0, 1], 22, "ssh"));
         }
@@ -268,7 +288,7 @@ mod tests {
         egress: policy `command-line`: 2 destinations, 6 refusals
           destination            name             flows  sent                received
           93.184.216.34:443/tcp  api.example.com  1      999 B in 9 packets  1.2 MB in 12 packets
-          93.184.216.34:53/udp   api.example.com  0      71 B in 1 packet    0 B in 0 packets
+          9.9.9.9:53/udp         (name server)    0      71 B in 1 packet    0 B in 0 packets
           refused                     name             reason            count  process
           10.0.0.1:22/tcp                              no_rule           3      ssh
           listen on 0.0.0.0:8080/tcp                   listen            1      nc
@@ -322,8 +342,11 @@ mod tests {
 
     fn engine() -> Engine {
         let rules = ["api.example.com:443".to_owned()];
-        let mut engine =
-            Engine::new(policy::from_arguments(&rules, &[]).unwrap(), BTreeSet::new(), Recording::Refusals);
+        let mut engine = Engine::new(
+            policy::from_arguments(&rules, &[]).unwrap(),
+            BTreeSet::from(["9.9.9.9:53".parse().unwrap()]),
+            Recording::Refusals,
+        );
         let addresses = vec![("93.184.216.34".parse().unwrap(), 60)];
         let name = DomainName::parse("api.example.com").unwrap();
         engine.handle(Input::Answer(&name, &Answer { addresses, failure: None }), NOW);

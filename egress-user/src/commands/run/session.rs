@@ -30,7 +30,7 @@ impl Session {
     pub(super) fn govern(&mut self, uid: u32, compiled: &CompiledPolicy) -> anyhow::Result<()> {
         let governor = self.governor.insert(Governor::load(&Sizes::for_policies([compiled]))?);
         let cgroup = self.cgroup.insert(Cgroup::create(&self.run.cgroup_name(), uid)?);
-        self.run.note_cgroup(cgroup.directory())?;
+        self.run.note_cgroup(cgroup.path())?;
         governor.attach(cgroup.directory())?;
         governor.pin(&self.run.pins())?;
         governor.install(POLICY_SLOT, compiled)?;
@@ -52,7 +52,7 @@ impl Session {
     /// Kills everything in the cgroup.
     pub(super) fn stop(&self) -> anyhow::Result<()> {
         let Some(cgroup) = &self.cgroup else { return Ok(()) };
-        ensure!(cgroup.kill_all()?, "processes in cgroup `{}` do not die", cgroup.directory().display());
+        ensure!(cgroup.kill_all()?, "processes in cgroup `{}` do not die", cgroup.path().display());
         Ok(())
     }
 
