@@ -87,7 +87,8 @@ pub struct Cache {
 #[derive(Clone, Debug, Default)]
 struct Entry {
     addresses: BTreeMap<IpAddr, Validity>,
-    answered_at: u64,
+    /// The second in which it was last made due before its time.
+    hurried_at: u64,
     refresh_at: u64,
     /// A question is on its way.
     asked: bool,
@@ -129,14 +130,16 @@ impl Cache {
     }
 
     /// Makes names due before their time: the workload was refused, perhaps because a name server has told it of an
-    /// address that it has not told us yet. Says whether there are any.
+    /// address that it has not told us yet. Once a second for each name. Says whether there are any.
     pub fn hurry(&mut self, now: u64) -> bool {
         let mut any = false;
         let few = self.names.len() <= HURRIED_NAMES_MAX;
         for entry in self.names.values_mut().filter(|entry| few && !entry.asked && entry.failures == 0) {
-            let soonest = entry.answered_at.saturating_add(REFRESH_SECONDS_MIN).max(now);
-            any |= soonest < entry.refresh_at;
-            entry.refresh_at = soonest.min(entry.refresh_at);
+            if entry.hurried_at < now && now < entry.refresh_at {
+                entry.hurried_at = now;
+                entry.refresh_at = now;
+                any = true;
+            }
         }
         any
     }
@@ -233,7 +236,6 @@ impl Entry {
     fn schedule(&mut self, answer: &Answer, now: u64) {
         let Answer { addresses, failure } = answer;
         self.asked = false;
-        self.answered_at = now;
         let retry = if addresses.is_empty() || failure.is_some() {
             let wait = 1 << self.failures.min(6);
             self.failures = self.failures.saturating_add(1);
@@ -348,8 +350,9 @@ mod tests {
         assert!(cache.hurry(1001));
         assert_eq!(cache.due(1001), [name("a.example")]);
         cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 600)]), 1001);
-        assert!(cache.hurry(1001));
-        assert_eq!((cache.due(1001), cache.due(1002)), (vec![], vec![name("a.example")]));
+        assert!(!cache.hurry(1001));
+        assert!(cache.hurry(1002));
+        assert_eq!(cache.due(1002), [name("a.example")]);
     }
 
     #[test]
