@@ -1,5 +1,7 @@
 //! The summary at the end of a run.
 
+use std::collections::BTreeMap;
+
 use egress_common::{Reason, Verdict, event::Hook};
 
 use crate::{
@@ -83,25 +85,23 @@ fn destinations(
     table.render(style, "32")
 }
 
-fn refused(mut groups: Vec<(&Refusal, u64, &str)>, other: u64, style: Style) -> String {
+fn refused(groups: Vec<(&Refusal, u64, &str)>, other: u64, style: Style) -> String {
     if groups.is_empty() {
         return String::new();
     }
-    groups.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(right.0)));
+    // In audit mode the call and then the packet are refused, which is one thing to whoever reads this.
+    let mut rows: BTreeMap<[String; 4], u64> = BTreeMap::new();
+    for (refusal, count, names) in groups {
+        let row = [spell_refused(refusal), names.replace(',', ", "), reason(refusal), refusal.command.clone()];
+        *rows.entry(row).or_default() += count;
+    }
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    // Stable, so rows with the same count stay sorted by what was refused.
+    rows.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let mut table = Table::new(["refused", "name", "reason", "count", "process"]);
-    let mut rest = other;
-    for (index, (refusal, count, names)) in groups.into_iter().enumerate() {
-        if index < ROWS_MAX {
-            table.row([
-                spell_refused(refusal),
-                names.replace(',', ", "),
-                reason(refusal),
-                count.to_string(),
-                refusal.command.clone(),
-            ]);
-        } else {
-            rest += count;
-        }
+    let rest: u64 = rows.iter().skip(ROWS_MAX).map(|(_, count)| count).sum::<u64>().saturating_add(other);
+    for ([what, names, reason, command], count) in rows.into_iter().take(ROWS_MAX) {
+        table.row([what, names, reason, count.to_string(), command]);
     }
     if rest > 0 {
         table.row(["others".to_owned(), String::new(), String::new(), rest.to_string(), String::new()]);
@@ -291,8 +291,8 @@ mod tests {
           9.9.9.9:53/udp         (name server)    0      71 B in 1 packet    0 B in 0 packets
           refused                     name             reason            count  process
           10.0.0.1:22/tcp                              no_rule           3      ssh
-          listen on 0.0.0.0:8080/tcp                   listen            1      nc
           93.184.216.34:80/tcp        api.example.com  port_not_allowed  1      curl
+          listen on 0.0.0.0:8080/tcp                   listen            1      nc
           socket of protocol 255                       socket_kind       1      \u{1b}[2J
           7 events did not fit into the ring buffer; what live flows carried is counted all the same
           2 addresses of names were not allowed, because there was no room for more
@@ -321,6 +321,20 @@ mod tests {
         let text = summary(&engine, Losses::default(), Style::Plain);
         assert_eq!(text.lines().count(), 1 + 1 + ROWS_MAX + 1, "{text}");
         assert!(text.lines().last().unwrap().split_whitespace().eq(["others", "10"]), "{text}");
+    }
+
+    #[test]
+    fn a_call_and_its_packet_are_one_row() {
+        let mut engine = engine();
+        for hook in [Hook::Connect, Hook::Egress] {
+            let refused = Event { hook: hook as u8, ..event([10, 0, 0, 1], 22, "ssh") };
+            engine.handle(Input::Event(&refused), NOW);
+        }
+        let text = summary(&engine, Losses::default(), Style::Plain);
+        assert!(
+            text.lines().last().unwrap().split_whitespace().eq(["10.0.0.1:22/tcp", "no_rule", "2", "ssh"]),
+            "{text}"
+        );
     }
 
     #[test]
