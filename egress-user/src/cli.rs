@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{self, Failure};
+use crate::{
+    commands::{self, Failure},
+    probe,
+};
 
 /// A transparent egress firewall for subagents and any Linux workload.
 #[derive(Debug, Parser)]
@@ -21,6 +24,8 @@ enum Command {
     Explain(commands::explain::Args),
     Doctor(commands::doctor::Args),
     Detach(commands::detach::Args),
+    #[command(name = probe::SUBCOMMAND, hide = true)]
+    SelfProbe(commands::self_probe::Args),
 }
 
 /// Parses the arguments of the process, runs the command and returns its exit code.
@@ -31,6 +36,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => commands::explain::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Detach(args) => commands::detach::run(args),
+        Command::SelfProbe(args) => commands::self_probe::run(args),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod flow;
 pub mod kernel;
 pub mod policy;
+pub mod probe;
 pub mod runs;
 #[cfg(feature = "testing")]
 pub mod testing;

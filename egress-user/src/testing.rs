@@ -15,7 +15,8 @@ use proptest::{
 
 use crate::policy::{
     Destination, DomainName, DomainPattern, Flow, Known, Mode, Network, Place, Policy, PolicyName, PortItem, PortRange,
-    Ports, Refuse, Rule, Tier, special::SPECIAL_NETWORKS,
+    Ports, Refuse, Rule, Tier,
+    special::{SPECIAL_NETWORKS, SpecialNetwork},
 };
 
 /// A policy, what is known, a time, and flows worth asking about.
@@ -63,13 +64,14 @@ fn choices() -> impl Strategy<Value = Choice> {
 impl Choice {
     fn flow(&self, edges: &Edges, aims: &[Flow]) -> Flow {
         let Self { is_aimed, is_mapped, index, port, protocol } = self;
-        let mut flow = match *is_aimed && !aims.is_empty() {
-            true => *index.get(aims),
-            false => Flow {
+        let mut flow = if *is_aimed && !aims.is_empty() {
+            *index.get(aims)
+        } else {
+            Flow {
                 protocol: *protocol,
                 destination: *index.get(&edges.addresses),
                 port: if *protocol == Protocol::Icmp { 0 } else { *port.get(&edges.ports) },
-            },
+            }
         };
         if *is_mapped {
             flow.destination = mapped(flow.destination);
@@ -219,10 +221,8 @@ fn domain_names() -> impl Strategy<Value = DomainName> {
 /// Names that share addresses, some of which have expired.
 pub fn knowns() -> impl Strategy<Value = Known> {
     let ends = select(vec![0_u32, 0, 50, 100, 101, 150]);
-    let address = (addresses(), any::<bool>()).prop_map(|(address, is_mapped)| match is_mapped {
-        true => mapped(address),
-        false => address,
-    });
+    let address =
+        (addresses(), any::<bool>()).prop_map(|(address, is_mapped)| if is_mapped { mapped(address) } else { address });
     let names = btree_map(domain_names(), btree_map(address, ends, 0..5), 0..5);
     let server = (addresses(), select(vec![53_u16, 5353])).prop_map(|(address, port)| SocketAddr::new(address, port));
     let servers = option::of(btree_set(server, 1..3)).prop_map(Option::unwrap_or_default);
@@ -243,7 +243,7 @@ fn address_edges(policy: &Policy, known: &Known) -> Vec<IpAddr> {
         Destination::Domain(_) => None,
         Destination::Network(network) => Some(*network),
     });
-    let special = SPECIAL_NETWORKS.iter().map(|special| special.network());
+    let special = SPECIAL_NETWORKS.iter().map(SpecialNetwork::network);
     let ends = networks
         .chain(special)
         .flat_map(|network| [network.first(), network.last(), before(network.first()), after(network.last())]);

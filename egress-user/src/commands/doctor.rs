@@ -2,8 +2,12 @@
 
 use super::{FAILED, Failure, OK, print_line};
 use crate::{
-    cgroup::Hierarchy,
-    kernel::preflight::{self, Check},
+    cgroup::{Cgroup, Hierarchy},
+    kernel::{
+        Governor, Sizes,
+        preflight::{self, Check},
+    },
+    probe::Probe,
     runs::{self, Found, State},
 };
 
@@ -15,8 +19,12 @@ pub struct Args {}
 
 /// Runs the command and returns its exit code.
 pub fn run(_args: Args) -> Result<u8, Failure> {
-    let mut checks = preflight::preflight();
+    let mut checks = preflight::machine();
     checks.push(own_cgroup());
+    // Without what is above, the rest would only say so again.
+    if checks.iter().all(|check| check.outcome.is_ok()) {
+        checks.extend(enforcement());
+    }
     let runs = runs::list().map_err(|error| {
         checks.push(Check { name: "runs", outcome: Err(format!("{error:#}; run as root, for example with `sudo`")) });
     });
@@ -37,6 +45,29 @@ fn own_cgroup() -> Check {
         Err(error) => Err(format!("{error:#}")),
     };
     Check { name: "cgroup2", outcome }
+}
+
+/// Loads the programs and shows with real packets that they enforce.
+fn enforcement() -> Vec<Check> {
+    let name = "enforcement";
+    let probe = match Probe::new() {
+        Ok(probe) => probe,
+        Err(error) => return vec![Check { name, outcome: Err(format!("{error:#}")) }],
+    };
+    let (programs, governor) = preflight::programs(&Sizes::for_policies([probe.policy()]));
+    let Some(governor) = governor else { return vec![programs] };
+    let outcome = match prove(&probe, governor) {
+        Ok(()) => Ok("an allowed packet arrived, and a forbidden one was refused with EPERM".to_owned()),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    vec![programs, Check { name, outcome }]
+}
+
+fn prove(probe: &Probe, mut governor: Governor) -> anyhow::Result<()> {
+    let cgroup = Cgroup::create(&format!("egress-doctor-{}", std::process::id()), 0)?;
+    let proved = governor.attach(cgroup.directory()).and_then(|()| probe.prove(&mut governor, &cgroup));
+    drop(governor);
+    proved.and(cgroup.remove())
 }
 
 fn line(check: &Check) -> String {

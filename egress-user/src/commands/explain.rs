@@ -29,10 +29,11 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let (target, port) = Target::parse(&destination).map_err(|message| Failure::new(super::USAGE, anyhow!(message)))?;
     let policy = super::policy::load(&path)?;
     let answer = Answer { policy: &policy, file: path.display().to_string(), target };
-    super::policy::print(&match port {
+    let lines = match port {
         Some(item) => answer.about(item),
         None => answer.about_every_port(),
-    })
+    };
+    super::policy::print(&(lines.join("\n") + "\n"))
 }
 
 struct Answer<'a> {
@@ -42,70 +43,66 @@ struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// The answer about one port, once for each protocol that was asked about.
-    fn about(&self, item: PortItem) -> String {
-        let asked: &[(Protocol, PortRange)] = match item {
-            PortItem::Both(range) => &[(Protocol::Tcp, range), (Protocol::Udp, range)],
-            PortItem::Tcp(range) => &[(Protocol::Tcp, range)],
-            PortItem::Udp(range) => &[(Protocol::Udp, range)],
-            PortItem::Icmp => return self.line(Protocol::Icmp, 0),
+    /// The answer about one item, once for each protocol that was asked about.
+    fn about(&self, item: PortItem) -> Vec<String> {
+        let (range, protocols): (PortRange, &[Protocol]) = match item {
+            PortItem::Both(range) => (range, &[Protocol::Tcp, Protocol::Udp]),
+            PortItem::Tcp(range) => (range, &[Protocol::Tcp]),
+            PortItem::Udp(range) => (range, &[Protocol::Udp]),
+            PortItem::Icmp => return self.about_port(Protocol::Icmp, 0),
         };
-        asked
-            .iter()
-            .map(|(protocol, range)| match range.first() == range.last() {
-                true => self.line(*protocol, range.first()),
-                false => self.about_range(*protocol, *range),
-            })
-            .collect()
+        let is_port = range.first() == range.last();
+        let about = |protocol: &Protocol| {
+            if is_port { self.about_port(*protocol, range.first()) } else { self.about_range(*protocol, range) }
+        };
+        protocols.iter().flat_map(about).collect()
     }
 
-    fn about_range(&self, protocol: Protocol, range: PortRange) -> String {
+    fn about_range(&self, protocol: Protocol, range: PortRange) -> Vec<String> {
         let (reachable, _) = self.policy.reachable(&self.target, &Known::default());
-        let mut text = String::new();
-        for part in reachable.ranges(protocol) {
-            if let Some(part) = PortRange::new(part.first().max(range.first()), part.last().min(range.last())) {
-                text += &format!("{}:{part}/{}: allowed\n", self.target, protocol.name());
-            }
-        }
-        match text.is_empty() {
-            true => format!("{}:{range}/{}: refused\n", self.target, protocol.name()),
-            false => text,
+        let within = |part: &PortRange| PortRange::new(part.first().max(range.first()), part.last().min(range.last()));
+        let parts: Vec<String> =
+            reachable.ranges(protocol).iter().filter_map(within).map(|part| part.to_string()).collect();
+        let asked = format!("{}:{range}/{}", self.target, protocol.name());
+        if parts.is_empty() {
+            vec![format!("{asked}: refused on every port")]
+        } else {
+            vec![format!("{asked}: allowed on {}", parts.join(", "))]
         }
     }
 
-    fn line(&self, protocol: Protocol, port: u16) -> String {
+    fn about_port(&self, protocol: Protocol, port: u16) -> Vec<String> {
         let known = Known::default();
         let Explanation { decision, rule, zone } = self.policy.explain(&self.target, protocol, port, &known, 0);
         let asked = self.target.rule(protocol, port);
         let rule = rule.map(|rule| format!("`{rule}` ({})", self.at(rule.place)));
-        let mut text = String::new();
-        match decision.verdict {
-            Verdict::Allow => text += &format!("{asked}: allowed by {}\n", rule.unwrap_or_default()),
-            Verdict::Deny => {
-                let verdict = match self.policy.mode {
-                    Mode::Enforce => "refused",
-                    Mode::Audit => "not allowed, and let through because of `mode: audit`",
-                };
-                let zone = zone.map(|zone| format!("`{}` ({})", zone.network(), zone.name));
-                text += &format!("{asked}: {verdict}: {}\n", why(decision.reason, rule, zone));
-                if let Some(advice) = self.policy.advice(&self.target, protocol, port, decision.reason) {
-                    text += &format!("  to allow it: {advice}\n");
-                }
+        let verdict = match (decision.verdict, self.policy.mode) {
+            (Verdict::Allow, Mode::Enforce | Mode::Audit) => {
+                return vec![format!("{asked}: allowed by {}", rule.unwrap_or_default())];
             }
-        }
-        text
+            (Verdict::Deny, Mode::Enforce) => "refused",
+            (Verdict::Deny, Mode::Audit) => "not allowed, and let through because of `mode: audit`",
+        };
+        let zone = zone.map(|zone| format!("`{}` ({})", zone.network(), zone.name));
+        let mut lines = vec![format!("{asked}: {verdict}: {}", why(decision.reason, rule, zone))];
+        let advice = self.policy.advice(&self.target, protocol, port, decision.reason);
+        lines.extend(advice.map(|advice| format!("  to allow it: {advice}")));
+        lines
     }
 
-    fn about_every_port(&self) -> String {
+    fn about_every_port(&self) -> Vec<String> {
         let (ports, rules) = self.policy.reachable(&self.target, &Known::default());
+        let first = if ports.is_empty() {
+            format!("{}: refused on every port", self.target)
+        } else {
+            format!("{}: allowed on {ports}", self.target)
+        };
+        let by = rules.iter().map(|rule| format!("  by `{rule}` ({})", self.at(rule.place)));
+        let mut lines: Vec<String> = [first].into_iter().chain(by).collect();
         if ports.is_empty() {
-            return format!("{}: refused on every port\n{}", self.target, self.line(Protocol::Tcp, 443));
+            lines.extend(self.about_port(Protocol::Tcp, 443));
         }
-        let mut text = format!("{}: allowed on {ports}\n", self.target);
-        for rule in rules {
-            text += &format!("  by `{rule}` ({})\n", self.at(rule.place));
-        }
-        text
+        lines
     }
 
     fn at(&self, place: Place) -> String {

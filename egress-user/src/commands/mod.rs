@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod explain;
 pub mod policy;
 pub mod run;
+pub mod self_probe;
 
 /// Exit code of success.
 pub const OK: u8 = 0;

@@ -50,10 +50,13 @@ pub fn run(args: Args) -> Result<u8, Failure> {
 
 /// Reads a policy file. Whatever is wrong with it is wrong usage, and all of it is in the error.
 pub fn load(path: &Path) -> Result<Policy, Failure> {
-    parse(path).map_err(|error| match error.is::<Problems>() {
-        // Each problem has a line of its own, which begins with its place.
-        true => Failure::new(super::USAGE, anyhow!("the policy has problems\n{error}")),
-        false => Failure::new(super::USAGE, error),
+    parse(path).map_err(|error| {
+        if error.is::<Problems>() {
+            // Each problem has a line of its own, which begins with its place.
+            Failure::new(super::USAGE, anyhow!("the policy has problems\n{error}"))
+        } else {
+            Failure::new(super::USAGE, error)
+        }
     })
 }
 

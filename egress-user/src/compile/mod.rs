@@ -60,10 +60,7 @@ pub fn to_address(address: IpAddr) -> Address {
 
 /// The address as the standard library has it.
 pub fn to_ip(address: &Address) -> IpAddr {
-    match address.is_v4() {
-        true => IpAddr::from(address.v4_bytes()),
-        false => IpAddr::from(address.v6_bytes()),
-    }
+    if address.is_v4() { IpAddr::from(address.v4_bytes()) } else { IpAddr::from(address.v6_bytes()) }
 }
 
 /// Why a policy has no entries.

@@ -20,12 +20,12 @@ impl PortsId {
 pub(super) struct Unions {
     sets: Vec<Ports>,
     ids: BTreeMap<Ports, PortsId>,
-    unions: BTreeMap<(PortsId, PortsId), PortsId>,
+    pairs: BTreeMap<(PortsId, PortsId), PortsId>,
 }
 
 impl Default for Unions {
     fn default() -> Self {
-        Self { sets: vec![Ports::NONE], ids: BTreeMap::from([(Ports::NONE, PortsId::NONE)]), unions: BTreeMap::new() }
+        Self { sets: vec![Ports::NONE], ids: BTreeMap::from([(Ports::NONE, PortsId::NONE)]), pairs: BTreeMap::new() }
     }
 }
 
@@ -47,12 +47,12 @@ impl Unions {
             (_, _) => {}
         }
         let pair = (one.min(other), one.max(other));
-        if let Some(id) = self.unions.get(&pair) {
+        if let Some(id) = self.pairs.get(&pair) {
             return *id;
         }
         let union = self.set(one).union(self.set(other));
         let id = self.intern(&union);
-        self.unions.insert(pair, id);
+        self.pairs.insert(pair, id);
         id
     }
 

@@ -103,9 +103,10 @@ impl Policy {
                 live_ports = live_ports.union(&rule.ports);
             }
         }
-        match live_ports == ports {
-            true => Names { state, live_ports },
-            false => Names { state: NameState::Expired, live_ports: Ports::NONE },
+        if live_ports == ports {
+            Names { state, live_ports }
+        } else {
+            Names { state: NameState::Expired, live_ports: Ports::NONE }
         }
     }
 }

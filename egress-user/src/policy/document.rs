@@ -14,15 +14,15 @@ use super::problem::Place;
 /// A policy of the egress firewall.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "egress policy", deny_unknown_fields)]
+#[schemars(title = "egress policy", extend("required" = ["version", "name"]))]
 pub(super) struct Document {
     /// Version of the format: 1.
     #[serde(default, deserialize_with = "present")]
-    #[schemars(required, schema_with = "version_schema")]
+    #[schemars(schema_with = "version_schema")]
     pub(super) version: Option<Text>,
     /// Name of the policy in records and metrics: letters, digits, `-`, `_` and `.`.
     #[serde(default, deserialize_with = "present")]
-    #[schemars(required, schema_with = "name_schema")]
+    #[schemars(schema_with = "name_schema")]
     pub(super) name: Option<Text>,
     /// What the policy is for.
     #[serde(default, deserialize_with = "present")]
@@ -60,10 +60,11 @@ pub(super) struct Document {
 /// The processes that the policy governs.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["cgroup"]))]
 pub(super) struct WorkloadKeys {
     /// Path under the root of cgroup2; `*` stands for any part of one name.
     #[serde(default, deserialize_with = "present")]
-    #[schemars(required, with = "String", example = &"agents.slice/untrusted-*")]
+    #[schemars(with = "String", example = &"agents.slice/untrusted-*")]
     pub(super) cgroup: Option<Text>,
 }
 

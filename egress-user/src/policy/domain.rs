@@ -25,10 +25,7 @@ impl DomainName {
         if name.is_empty() {
             return Err(invalid(Wrong::Empty));
         }
-        let ascii = match name.is_ascii() {
-            true => name.to_ascii_lowercase(),
-            false => to_ascii(name).map_err(invalid)?,
-        };
+        let ascii = if name.is_ascii() { name.to_ascii_lowercase() } else { to_ascii(name).map_err(invalid)? };
         // Names that are in their ASCII form already may hide what their international form would be refused for.
         if name.is_ascii() && ascii.split('.').any(|label| label.starts_with("xn--")) {
             to_ascii(&ascii).map_err(invalid)?;
@@ -69,10 +66,7 @@ fn to_ascii(name: &str) -> Result<String, Wrong> {
         Err(_) => return Err(Wrong::Idna),
     };
     let (unicode, _) = uts46.to_unicode(ascii.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow);
-    match unicode.chars().any(is_symbol) {
-        true => Err(Wrong::Symbol),
-        false => Ok(ascii),
-    }
+    if unicode.chars().any(is_symbol) { Err(Wrong::Symbol) } else { Ok(ascii) }
 }
 
 /// IDNA 2008 (RFC 5892 section 2) has no symbols, emoji among them; UTS 46, which the `idna` crate follows, lets them
@@ -107,10 +101,7 @@ fn check(ascii: &str) -> Result<(), Wrong> {
     // Programs read `10.1` and `0x7f.1` as addresses, so they never come to the resolver.
     let last = ascii.rsplit('.').next().unwrap_or(ascii);
     let hexadecimal = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    match hexadecimal || last.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => Err(Wrong::Number),
-        false => Ok(()),
-    }
+    if hexadecimal || last.bytes().all(|byte| byte.is_ascii_digit()) { Err(Wrong::Number) } else { Ok(()) }
 }
 
 /// Text that is not a domain name, and why.
@@ -189,19 +180,17 @@ impl DomainPattern {
     pub fn parse(text: &str) -> Result<Self, InvalidDomain> {
         let invalid = |what| InvalidDomain { text: text.to_owned(), what };
         let Some(parent) = text.strip_prefix("*.") else {
-            return match text.contains('*') {
-                true => Err(invalid(Wrong::Wildcard)),
-                false => DomainName::parse(text).map(Self::Exact),
+            return if text.contains('*') {
+                Err(invalid(Wrong::Wildcard))
+            } else {
+                DomainName::parse(text).map(Self::Exact)
             };
         };
         if parent.contains('*') {
             return Err(invalid(Wrong::Wildcard));
         }
         let parent = DomainName::parse(parent).map_err(|InvalidDomain { text: _, what }| invalid(what))?;
-        match parent.is_public_suffix() {
-            true => Err(invalid(Wrong::PublicSuffix)),
-            false => Ok(Self::Below(parent)),
-        }
+        if parent.is_public_suffix() { Err(invalid(Wrong::PublicSuffix)) } else { Ok(Self::Below(parent)) }
     }
 
     /// Whether the rule is about this name.

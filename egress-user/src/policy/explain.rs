@@ -42,10 +42,7 @@ impl Target {
                 ));
             }
         };
-        match ports == Ports::every() {
-            true => Ok((target, None)),
-            false => Ok((target, ports.items().first().copied())),
-        }
+        if ports == Ports::every() { Ok((target, None)) } else { Ok((target, ports.items().first().copied())) }
     }
 
     /// The rule, in its short form, that allows the port there and nothing else.
@@ -92,11 +89,11 @@ impl Policy {
             }
         };
         let covering = || self.covering(target, known);
+        #[expect(clippy::wildcard_enum_match_arm, reason = "no rule has to do with the other reasons")]
         let rule = match decision.reason {
             Reason::Rule if is_asked_name_server(target, known, protocol, port) => None,
             Reason::Rule => covering().find(|rule| rule.ports.contains(protocol, port)),
             Reason::PortNotAllowed | Reason::Expired => covering().next(),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "no rule has to do with the other reasons")]
             _ => None,
         };
         Explanation { decision, rule, zone }
@@ -133,10 +130,12 @@ impl Policy {
         }
         let mut rules = self.allow.iter().filter(|rule| super::allows::is_about(rule, name)).peekable();
         let is_named = rules.peek().is_some();
-        match rules.any(|rule| rule.ports.contains(protocol, port)) {
-            true => Decision::allow(Reason::Rule),
-            false if is_named => Decision::deny(Reason::PortNotAllowed),
-            false => Decision::deny(Reason::NoRule),
+        if rules.any(|rule| rule.ports.contains(protocol, port)) {
+            Decision::allow(Reason::Rule)
+        } else if is_named {
+            Decision::deny(Reason::PortNotAllowed)
+        } else {
+            Decision::deny(Reason::NoRule)
         }
     }
 
@@ -153,7 +152,6 @@ impl Policy {
                 Some(format!("add {rule} to `allow`"))
             }
             (Reason::Expired, _) => Some("resolve the name again".to_owned()),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "nothing in a policy changes the other reasons")]
             (_, _) => None,
         }
     }

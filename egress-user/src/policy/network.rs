@@ -23,10 +23,7 @@ impl Network {
         let Some(net) = read(text) else {
             return Err(invalid(None));
         };
-        match net.addr() == net.network() {
-            true => Ok(Self(unmapped(net))),
-            false => Err(invalid(Some(net.trunc()))),
-        }
+        if net.addr() == net.network() { Ok(Self(unmapped(net))) } else { Err(invalid(Some(net.trunc()))) }
     }
 
     /// The network of one address.
@@ -91,10 +88,7 @@ fn unmapped(net: IpNet) -> IpNet {
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.is_address() {
-            true => write!(f, "{}", self.0.addr()),
-            false => write!(f, "{}", self.0),
-        }
+        if self.is_address() { write!(f, "{}", self.0.addr()) } else { write!(f, "{}", self.0) }
     }
 }
 

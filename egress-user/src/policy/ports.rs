@@ -26,27 +26,24 @@ impl PortRange {
     }
 
     /// The lowest port.
-    pub const fn first(&self) -> u16 {
+    pub const fn first(self) -> u16 {
         self.first.get()
     }
 
     /// The highest port.
-    pub const fn last(&self) -> u16 {
+    pub const fn last(self) -> u16 {
         self.last.get()
     }
 
     /// Whether the port is in the range.
-    pub const fn contains(&self, port: u16) -> bool {
+    pub const fn contains(self, port: u16) -> bool {
         self.first() <= port && port <= self.last()
     }
 }
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.first == self.last {
-            true => write!(f, "{}", self.first),
-            false => write!(f, "{}-{}", self.first, self.last),
-        }
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
     }
 }
 

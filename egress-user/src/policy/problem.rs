@@ -42,10 +42,7 @@ impl Problems {
     /// The problems, or `None` when there are none.
     pub(super) fn new(source: &str, mut list: Vec<Problem>) -> Option<Self> {
         list.sort();
-        match list.is_empty() {
-            true => None,
-            false => Some(Self { source: source.to_owned(), list }),
-        }
+        if list.is_empty() { None } else { Some(Self { source: source.to_owned(), list }) }
     }
 
     /// A single problem.
@@ -86,9 +83,10 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("`")?;
         for character in self.0.chars().take(SHOWN_CHARACTERS_MAX) {
-            match character.is_control() || is_invisible(character) {
-                true => write!(f, "{}", character.escape_default())?,
-                false => write!(f, "{character}")?,
+            if character.is_control() || is_invisible(character) {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                write!(f, "{character}")?;
             }
         }
         match self.0.chars().nth(SHOWN_CHARACTERS_MAX) {

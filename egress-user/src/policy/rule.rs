@@ -64,10 +64,7 @@ impl Eq for Rule {}
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { destination, ports, place: _ } = self;
-        match *ports == Ports::every() {
-            true => write!(f, "{destination}"),
-            false => write!(f, "{destination} on {ports}"),
-        }
+        if *ports == Ports::every() { write!(f, "{destination}") } else { write!(f, "{destination} on {ports}") }
     }
 }
 

@@ -39,13 +39,11 @@ impl SpecialNetwork {
 }
 
 const fn v4(bytes: [u8; 4], length: u8, name: &'static str, source: &'static str) -> SpecialNetwork {
-    let [a, b, c, d] = bytes;
-    SpecialNetwork { name, source, address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), length }
+    SpecialNetwork { name, source, address: IpAddr::V4(Ipv4Addr::from_octets(bytes)), length }
 }
 
 const fn v6(words: [u16; 8], length: u8, name: &'static str, source: &'static str) -> SpecialNetwork {
-    let [a, b, c, d, e, f, g, h] = words;
-    SpecialNetwork { name, source, address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), length }
+    SpecialNetwork { name, source, address: IpAddr::V6(Ipv6Addr::from_segments(words)), length }
 }
 
 const AWS: &str = "Amazon EC2 user guide, instance metadata";

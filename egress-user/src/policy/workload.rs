@@ -16,9 +16,10 @@ impl PolicyName {
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
         let starts_well = text.starts_with(|first: char| first.is_ascii_alphanumeric());
         let rest = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-        match starts_well && rest && text.len() <= NAME_BYTES_MAX {
-            true => Ok(Self(text.into())),
-            false => Err(InvalidName(text.to_owned())),
+        if starts_well && rest && text.len() <= NAME_BYTES_MAX {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidName(text.to_owned()))
         }
     }
 
@@ -61,9 +62,10 @@ impl CgroupPattern {
     /// Reads a pattern such as `agents.slice/untrusted-*`.
     pub fn parse(text: &str) -> Result<Self, InvalidCgroup> {
         let named = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(char::is_control);
-        match text.split('/').all(named) && text.len() < CGROUP_BYTES_MAX {
-            true => Ok(Self(text.into())),
-            false => Err(InvalidCgroup(text.to_owned())),
+        if text.split('/').all(named) && text.len() < CGROUP_BYTES_MAX {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidCgroup(text.to_owned()))
         }
     }
 
@@ -122,10 +124,7 @@ impl fmt::Display for InvalidCgroup {
             "{}: expected a path under the root of cgroup2, such as `agents.slice/untrusted-*`, without `.` and `..`",
             Shown(&self.0)
         )?;
-        match self.0.starts_with('/') {
-            true => f.write_str(" and without the leading `/`"),
-            false => Ok(()),
-        }
+        if self.0.starts_with('/') { f.write_str(" and without the leading `/`") } else { Ok(()) }
     }
 }
 

@@ -73,6 +73,9 @@ fn options() -> Options {
     budget.max_total_scalar_bytes = FILE_BYTES_MAX;
     budget.max_documents = 1;
     budget.max_merge_keys = 0;
+    // What aliases cost is limited by what they repeat; that many rules share one list of ports is no attack.
+    budget.enforce_alias_anchor_ratio = false;
+    budget.max_aliases = ALIAS_NODES_MAX;
     let mut aliases = AliasLimits::default();
     aliases.max_total_replayed_events = ALIAS_NODES_MAX;
     let mut options = Options::default();
@@ -109,10 +112,11 @@ fn message(error: &Error, text: &str, place: Place) -> String {
         Error::NullIntoString { .. } => "nothing stands after the key; expected a value, or no key".to_owned(),
         Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. } => {
-            format!("the aliases grow to too much; expected at most {ALIAS_NODES_MAX} repeated values")
-        }
+        | Error::AliasReplayStackDepthExceeded { .. } => too_many_aliases(),
+        Error::AliasError { error, .. } => message(error, text, place),
         Error::Budget { breach, .. } => budget_message(breach),
+        // The parser's own limit for lists in brackets, which it has no other sign of.
+        Error::ExternalMessage { msg, .. } if msg.contains("recursion limit exceeded") => too_deep(),
         Error::MultipleDocuments { .. } => "a second document begins; expected one policy in a file".to_owned(),
         Error::MergeKeyNotAllowed { .. } => "`<<`: unknown key; merge keys are not part of a policy".to_owned(),
         Error::Unexpected { expected: "sequence start", .. } => {
@@ -126,29 +130,46 @@ fn message(error: &Error, text: &str, place: Place) -> String {
             options.snippets = SnippetMode::Off;
             let message = error.render_with_options(options);
             let told_twice = format!(" at line {}, column {}", place.line, place.column);
-            message.strip_suffix(&told_twice).unwrap_or(&message).replace('\n', " ")
+            let message = message.strip_suffix(&told_twice).unwrap_or(&message).replace('\n', " ");
+            if text.lines().nth(line_index(place)).is_some_and(|line| line.trim_start().starts_with("- [")) {
+                format!("{message}; an address in brackets needs quotes, as in `\"[2001:db8::1]:443\"`")
+            } else {
+                message
+            }
         }
     }
+}
+
+fn too_deep() -> String {
+    format!("nested too deeply; expected at most {DEPTH_MAX} levels")
+}
+
+fn too_many_aliases() -> String {
+    format!("the aliases grow to too much; expected at most {ALIAS_NODES_MAX} repeated values")
 }
 
 fn budget_message(breach: &BudgetBreach) -> String {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the other budgets are the crate's own and far away")]
     match breach {
-        BudgetBreach::Depth { .. } => format!("nested too deeply; expected at most {DEPTH_MAX} levels"),
+        BudgetBreach::Depth { .. } => too_deep(),
         BudgetBreach::Documents { .. } => "a second document begins; expected one policy in a file".to_owned(),
         BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } | BudgetBreach::ScalarBytes { .. } => {
             format!("too many values; expected at most {NODES_MAX}")
         }
         BudgetBreach::MergeKeys { .. } => "`<<`: unknown key; merge keys are not part of a policy".to_owned(),
-        _ => "too many anchors and aliases; expected fewer".to_owned(),
+        _ => too_many_aliases(),
     }
 }
 
 /// The text of the file from a place on, within its line.
 fn at(text: &str, place: Place) -> &str {
-    let line = usize::try_from(place.line).ok().and_then(|line| text.lines().nth(line.saturating_sub(1)));
+    let line = text.lines().nth(line_index(place));
     let characters = usize::try_from(place.column).unwrap_or(1).saturating_sub(1);
     line.and_then(|line| line.char_indices().nth(characters).and_then(|(start, _)| line.get(start..))).unwrap_or("")
+}
+
+fn line_index(place: Place) -> usize {
+    usize::try_from(place.line).unwrap_or(usize::MAX).saturating_sub(1)
 }
 
 pub(super) fn one_of(items: &[String]) -> String {

@@ -210,7 +210,7 @@ fn identity(args: &Args) -> anyhow::Result<Option<Identity>> {
 
 /// Nothing is governed half: what is missing is told, and the command is not started.
 fn preflight() -> anyhow::Result<()> {
-    let missing: Vec<String> = kernel::preflight::preflight()
+    let missing: Vec<String> = kernel::preflight::machine()
         .into_iter()
         // The kernel's verifier explains itself on thousands of lines.
         .filter_map(|Check { name, outcome }| Some(format!("{name}: {}", outcome.err()?.lines().next()?)))

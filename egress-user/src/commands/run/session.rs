@@ -8,6 +8,7 @@ use crate::{
     cgroup::Cgroup,
     compile::CompiledPolicy,
     kernel::{self, Governor, POLICY_SLOT, RUN_WORKLOAD, Sizes},
+    probe::Probe,
     runs::{Run, State},
 };
 
@@ -26,13 +27,16 @@ impl Session {
         Ok(Self { run: Run::create(state)?, cgroup: None, governor: None, is_over: false })
     }
 
-    /// Makes the cgroup for the user and governs it by the policy. There is no process in it yet.
+    /// Makes the cgroup for the user, shows that it is governed, and gives it the policy. There is no process of the
+    /// command in it yet.
     pub(super) fn govern(&mut self, uid: u32, compiled: &CompiledPolicy) -> anyhow::Result<()> {
-        let governor = self.governor.insert(Governor::load(&Sizes::for_policies([compiled]))?);
+        let probe = Probe::new()?;
+        let governor = self.governor.insert(Governor::load(&Sizes::for_policies([compiled, probe.policy()]))?);
         let cgroup = self.cgroup.insert(Cgroup::create(&self.run.cgroup_name(), uid)?);
         self.run.note_cgroup(cgroup.path())?;
         governor.attach(cgroup.directory())?;
         governor.pin(&self.run.pins())?;
+        probe.prove(governor, cgroup)?;
         governor.install(POLICY_SLOT, compiled)?;
         governor.bind(cgroup.id(), POLICY_SLOT, RUN_WORKLOAD)
     }
