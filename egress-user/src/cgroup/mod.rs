@@ -3,20 +3,18 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _},
-    os::{
-        fd::AsFd as _,
-        unix::fs::{MetadataExt as _, PermissionsExt as _},
-    },
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
-use place::Step;
+pub use self::hierarchy::Hierarchy;
 
-pub mod mountinfo;
-pub mod place;
+mod hierarchy;
+mod mountinfo;
+mod place;
 
 /// Rounds of waiting for a killed cgroup to become empty, each of at most [`ROUND_MILLISECONDS`]: ten seconds, which
 /// only processes stuck in the kernel outlast. What is left then stays governed.
@@ -28,6 +26,9 @@ const ROUND_MILLISECONDS: u16 = 100;
 /// A cgroup2 cgroup.
 #[derive(Debug)]
 pub struct Cgroup {
+    /// Keeps the directory in sight.
+    _hierarchy: Hierarchy,
+    path: PathBuf,
     directory: PathBuf,
     id: u64,
 }
@@ -35,31 +36,42 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes the cgroup `name` for a command that will run as the user `uid`, under the own cgroup if that is safe.
     pub fn create(name: &str, uid: u32) -> anyhow::Result<Self> {
-        let steps = own_steps(uid)?;
+        let hierarchy = Hierarchy::find()?;
+        let steps = hierarchy.steps(uid)?;
         let parent = place::parent_of_run(&steps).with_context(|| {
             format!("user {uid} may move processes out of every cgroup here; run as another user with `--user`")
         })?;
-        let directory = parent.join(name);
-        fs::create_dir(&directory).with_context(|| format!("make cgroup `{}`", directory.display()))?;
+        let path = parent.join(name);
+        let directory = hierarchy.directory(&path)?;
+        fs::create_dir(&directory).with_context(|| format!("make cgroup `{}`", path.display()))?;
         match fs::metadata(&directory) {
-            Ok(metadata) => Ok(Self { directory, id: metadata.ino() }),
+            Ok(metadata) => Ok(Self { _hierarchy: hierarchy, path, directory, id: metadata.ino() }),
             Err(error) => {
                 remove_tree(&directory)?;
-                Err(error).with_context(|| format!("read cgroup `{}`", directory.display()))
+                Err(error).with_context(|| format!("read cgroup `{}`", path.display()))
             }
         }
     }
 
-    /// The cgroup with this directory, if there is one.
-    pub fn open(directory: &Path) -> anyhow::Result<Option<Self>> {
-        match fs::metadata(directory) {
-            Ok(metadata) => Ok(Some(Self { directory: directory.to_path_buf(), id: metadata.ino() })),
+    /// The cgroup with this path from the root of the hierarchy, if there is one.
+    pub fn open(path: &Path) -> anyhow::Result<Option<Self>> {
+        let hierarchy = Hierarchy::find()?;
+        let directory = hierarchy.directory(path)?;
+        match fs::metadata(&directory) {
+            Ok(metadata) => {
+                Ok(Some(Self { _hierarchy: hierarchy, path: path.to_path_buf(), directory, id: metadata.ino() }))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("read cgroup `{}`", directory.display())),
+            Err(error) => Err(error).with_context(|| format!("read cgroup `{}`", path.display())),
         }
     }
 
-    /// Its directory.
+    /// Its path from the root of the hierarchy.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its directory, for this process only.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -112,42 +124,6 @@ impl Cgroup {
     pub fn remove(&self) -> anyhow::Result<()> {
         remove_tree(&self.directory)
     }
-}
-
-/// The directory of the own cgroup.
-pub fn own_directory() -> anyhow::Result<PathBuf> {
-    own_steps(0)?.pop().map(|own| own.directory).context("find the own cgroup")
-}
-
-/// The cgroups from the root of the mount to the own one, each with whether the user may write to it.
-fn own_steps(uid: u32) -> anyhow::Result<Vec<Step>> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read `/proc/self/mountinfo`")?;
-    let mounts = mountinfo::cgroup2_mounts(&mounts);
-    let own = fs::read_to_string("/proc/self/cgroup").context("read `/proc/self/cgroup`")?;
-    let own = mountinfo::own_cgroup(&own)
-        .context("this process is in no cgroup2 cgroup that still exists; start it from another shell or service")?;
-    if mounts.is_empty() {
-        bail!("cgroup2 is not mounted; mount it with `mount -t cgroup2 none /sys/fs/cgroup`");
-    }
-    let (point, directory) = mounts
-        .iter()
-        .find_map(|mount| Some((&mount.point, mount.directory(&own)?)))
-        .with_context(|| format!("no mount of cgroup2 shows the own cgroup `{}`", own.display()))?;
-    let mut steps = Vec::new();
-    for directory in directory.ancestors().take_while(|ancestor| ancestor.starts_with(point)) {
-        let writable = may_move_processes(directory, uid)?;
-        steps.push(Step { directory: directory.to_path_buf(), writable });
-    }
-    steps.reverse();
-    Ok(steps)
-}
-
-/// Whether a user that is not root may write `cgroup.procs` of this cgroup. A group that may counts as if the user were
-/// in it.
-fn may_move_processes(directory: &Path, uid: u32) -> anyhow::Result<bool> {
-    let path = directory.join("cgroup.procs");
-    let metadata = fs::metadata(&path).with_context(|| format!("read `{}`", path.display()))?;
-    Ok(uid != 0 && (metadata.uid() == uid || metadata.permissions().mode() & 0o022 != 0))
 }
 
 /// Whether the text of `cgroup.events` says that no live process is in the cgroup or below it.

@@ -8,16 +8,16 @@ use std::{
 
 /// A mount of the cgroup2 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
+pub(super) struct Mount {
     /// The cgroup that is seen at the mount point; `/` unless only a part of the hierarchy is mounted.
-    pub root: PathBuf,
+    pub(super) root: PathBuf,
     /// The mount point.
-    pub point: PathBuf,
+    pub(super) point: PathBuf,
 }
 
 impl Mount {
     /// The directory of a cgroup, if this mount shows it.
-    pub fn directory(&self, cgroup: &Path) -> Option<PathBuf> {
+    pub(super) fn directory(&self, cgroup: &Path) -> Option<PathBuf> {
         let climbs = |path: &Path| path.components().any(|part| part == Component::ParentDir);
         // Both are relative to the cgroup namespace, and one outside of it is spelled `/..`.
         if climbs(cgroup) || climbs(&self.root) {
@@ -30,12 +30,12 @@ impl Mount {
 }
 
 /// Every mount of cgroup2 in the text of `/proc/self/mountinfo`, in its order.
-pub fn cgroup2_mounts(mountinfo: &str) -> Vec<Mount> {
+pub(super) fn cgroup2_mounts(mountinfo: &str) -> Vec<Mount> {
     mountinfo.lines().filter_map(cgroup2_mount).collect()
 }
 
 /// The cgroup2 cgroup in the text of `/proc/self/cgroup`; hybrid systems list the old hierarchies beside it.
-pub fn own_cgroup(text: &str) -> Option<PathBuf> {
+pub(super) fn own_cgroup(text: &str) -> Option<PathBuf> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
     // The kernel's word for a cgroup that was removed while the process was in it.
     if path.ends_with(" (deleted)") { None } else { Some(PathBuf::from(path)) }

@@ -4,24 +4,24 @@ use std::path::PathBuf;
 
 /// A cgroup on the way from the hierarchy's root to the own cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Its directory.
-    pub directory: PathBuf,
+pub(super) struct Step {
+    /// Its path from the root of the hierarchy.
+    pub(super) cgroup: PathBuf,
     /// Whether the user that the command will run as may write its `cgroup.procs`.
-    pub writable: bool,
+    pub(super) writable: bool,
 }
 
-/// The directory under which the cgroup of the run is made; `steps` go from the root to the own cgroup.
+/// The cgroup under which that of the run is made; `steps` go from the root to the own cgroup.
 ///
 /// It is the own cgroup, so that its limits and its policies hold for the command too. But where systemd has delegated
 /// a part of the hierarchy to the user of the command, that user may move processes between any two cgroups inside
 /// this part, and so out of ours. The kernel asks for the right to write to the common ancestor
 /// (<https://docs.kernel.org/admin-guide/cgroup-v2.html#delegation-containment>), so above the delegated part there is
 /// no such move.
-pub fn parent_of_run(steps: &[Step]) -> Option<&PathBuf> {
+pub(super) fn parent_of_run(steps: &[Step]) -> Option<&PathBuf> {
     match steps.iter().position(|step| step.writable) {
-        None => steps.last().map(|own| &own.directory),
-        Some(delegated) => steps.get(delegated.checked_sub(1)?).map(|above| &above.directory),
+        None => steps.last().map(|own| &own.cgroup),
+        Some(delegated) => steps.get(delegated.checked_sub(1)?).map(|above| &above.cgroup),
     }
 }
 
@@ -41,7 +41,7 @@ mod tests {
         ] {
             let steps: Vec<Step> = steps
                 .iter()
-                .map(|(directory, writable)| Step { directory: PathBuf::from(directory), writable: *writable })
+                .map(|(cgroup, writable)| Step { cgroup: PathBuf::from(cgroup), writable: *writable })
                 .collect();
             assert_eq!(parent_of_run(&steps), expected.map(PathBuf::from).as_ref(), "{steps:?}");
         }

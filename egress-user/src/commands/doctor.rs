@@ -2,7 +2,7 @@
 
 use super::{FAILED, Failure, OK, print_line};
 use crate::{
-    cgroup::{self, Cgroup},
+    cgroup::{Cgroup, Hierarchy},
     kernel::{
         Governor, Sizes,
         preflight::{self, Check},
@@ -40,8 +40,8 @@ pub fn run(_args: Args) -> Result<u8, Failure> {
 }
 
 fn own_cgroup() -> Check {
-    let outcome = match cgroup::own_directory() {
-        Ok(directory) => Ok(directory.display().to_string()),
+    let outcome = match Hierarchy::find() {
+        Ok(hierarchy) => Ok(format!("runs are governed below `{}`", hierarchy.own().display())),
         Err(error) => Err(format!("{error:#}")),
     };
     Check { name: "cgroup2", outcome }
@@ -82,7 +82,7 @@ fn line(check: &Check) -> String {
 fn describe(run: &Found) -> String {
     let Found { id, state, alive } = run;
     let what = match state {
-        Some(State { pid, started, policy, command, cgroup: _ }) => {
+        Some(State { pid, started, policy, command, cgroup: _, cgroup_namespace: _ }) => {
             format!("`{}` under policy `{policy}`, process {pid}, since {started}", command.escape_debug())
         }
         None => "of which nothing is known".to_owned(),
@@ -115,6 +115,7 @@ mod tests {
             policy: "p".to_owned(),
             command: "curl".to_owned(),
             cgroup: None,
+            cgroup_namespace: 0,
         };
         let dead = Found { id: "0123abcd".to_owned(), state: Some(state), alive: false };
         assert_eq!(

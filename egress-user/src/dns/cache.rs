@@ -28,6 +28,10 @@ pub const REFRESH_SECONDS_MIN: u64 = 1;
 /// Most seconds between two questions for a name that does not resolve. The wait doubles up to it.
 pub const RETRY_SECONDS_MAX: u64 = 60;
 
+/// Names of a policy whose addresses are asked for before their time when the workload is refused. Of more, each stray
+/// packet would set off a flood.
+const HURRIED_NAMES_MAX: usize = 64;
+
 /// Addresses per name. The largest pools that rotate a few addresses per answer stay below it within the grace. An
 /// address beyond it is not added, and counted.
 pub const ADDRESSES_PER_NAME_MAX: usize = 1024;
@@ -83,6 +87,8 @@ pub struct Cache {
 #[derive(Clone, Debug, Default)]
 struct Entry {
     addresses: BTreeMap<IpAddr, Validity>,
+    /// The second in which it was last made due before its time.
+    hurried_at: u64,
     refresh_at: u64,
     /// A question is on its way.
     asked: bool,
@@ -121,6 +127,21 @@ impl Cache {
             name.clone()
         })
         .collect()
+    }
+
+    /// Makes names due before their time: the workload was refused, perhaps because a name server has told it of an
+    /// address that it has not told us yet. Once a second for each name. Says whether there are any.
+    pub fn hurry(&mut self, now: u64) -> bool {
+        let mut any = false;
+        let few = self.names.len() <= HURRIED_NAMES_MAX;
+        for entry in self.names.values_mut().filter(|entry| few && !entry.asked && entry.failures == 0) {
+            if entry.hurried_at < now && now < entry.refresh_at {
+                entry.hurried_at = now;
+                entry.refresh_at = now;
+                any = true;
+            }
+        }
+        any
     }
 
     /// Takes the answer for a name. An address that is not in it any more stays until its grace ends.
@@ -315,6 +336,33 @@ mod tests {
             assert_eq!(cache.due(expected - 1), [], "{ttls:?}");
             assert_eq!(cache.due(expected), [name("a.example")], "{ttls:?}");
         }
+    }
+
+    #[test]
+    fn names_are_asked_for_before_their_time_at_most_once_a_second_and_only_if_they_resolve() {
+        let mut cache = Cache::new([name("a.example"), name("b.example")]);
+        cache.due(1000);
+        assert!(!cache.hurry(1000), "questions are on their way");
+        cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 600)]), 1000);
+        cache.answer(&name("b.example"), &failure("no such name"), 1000);
+        cache.due(1001);
+        cache.answer(&name("b.example"), &failure("no such name"), 1001);
+        assert!(cache.hurry(1001));
+        assert_eq!(cache.due(1001), [name("a.example")]);
+        cache.answer(&name("a.example"), &answer(&[("192.0.2.1", 600)]), 1001);
+        assert!(!cache.hurry(1001));
+        assert!(cache.hurry(1002));
+        assert_eq!(cache.due(1002), [name("a.example")]);
+    }
+
+    #[test]
+    fn stray_packets_do_not_set_off_a_flood_of_questions() {
+        let mut cache = Cache::new((0..=HURRIED_NAMES_MAX).map(|index| name(&format!("n{index}.example"))));
+        for due in cache.due(1000) {
+            cache.answer(&due, &answer(&[("192.0.2.1", 600)]), 1000);
+        }
+        assert!(!cache.hurry(1100));
+        assert_eq!(cache.due(1100), []);
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use egress_common::event::{Event, Kind};
+use egress_common::{
+    Reason,
+    event::{Event, Kind},
+};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -158,6 +161,11 @@ impl Engine {
         &self.refusals
     }
 
+    /// Whether the workload may ask this name server.
+    pub fn is_name_server(&self, address: SocketAddr) -> bool {
+        self.name_servers.contains(&address)
+    }
+
     /// The policy.
     pub fn policy(&self) -> &Policy {
         &self.policy
@@ -184,6 +192,7 @@ impl Engine {
         match observation.kind {
             Kind::Refusal => {
                 self.refusals.observe(&observation, &names);
+                self.hurry(&observation, now);
                 effects.push(Effect::Refuse(advice::refusal_line(&observation, &names, &self.source, time)));
             }
             Kind::Start | Kind::Report | Kind::End => self.flows.observe(&observation, &names),
@@ -195,6 +204,13 @@ impl Engine {
             Recording::Refusals => {}
         }
         effects
+    }
+
+    fn hurry(&mut self, refusal: &Observation, now: Now) {
+        let may_be_new = matches!(refusal.reason, Reason::NoRule | Reason::Expired);
+        if may_be_new && self.cache.hurry(now.seconds()) {
+            self.ticked_at = None;
+        }
     }
 
     fn learn(&mut self, name: &DomainName, answer: &Answer, now: Now) -> Vec<Effect> {

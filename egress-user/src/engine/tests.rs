@@ -1,6 +1,6 @@
 //! Scenarios: inputs with times, and the effects that must come of them.
 
-use egress_common::{Protocol, Reason, Verdict};
+use egress_common::{Protocol, Verdict};
 
 use super::*;
 use crate::{flow::observation::tests::refusal, policy::Flow};
@@ -41,6 +41,18 @@ fn a_name_that_turns_over_to_another_address_has_no_gap() {
     for address in ["5.9.0.1", "5.9.0.2"] {
         assert_eq!(verdict(&kernel, address, 1010), (Verdict::Allow, Reason::Rule), "{address}");
     }
+}
+
+#[test]
+fn a_refusal_of_an_unknown_address_asks_for_names_before_their_time() {
+    let mut engine = engine(&["a.example:443"]);
+    engine.handle(Input::Tick, at(1000));
+    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 600)), at(1000));
+    assert_eq!(engine.handle(Input::Tick, at(1005)), []);
+    engine.handle(Input::Event(&Event { reason: Reason::BlockedPort.wire(), ..refusal("curl") }), at(1005));
+    assert_eq!(engine.handle(Input::Tick, at(1005)), [], "no answer would change this");
+    engine.handle(Input::Event(&refusal("curl")), at(1005));
+    assert_eq!(engine.handle(Input::Tick, at(1005)), [Effect::Resolve(name("a.example"))]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -31,8 +31,10 @@ pub struct State {
     pub policy: String,
     /// The command, without its arguments, which may hold secrets.
     pub command: String,
-    /// Directory of the cgroup; absent until there is one.
+    /// Path of the cgroup from the root of the hierarchy; absent until there is one.
     pub cgroup: Option<PathBuf>,
+    /// The cgroup namespace that the path is seen in.
+    pub cgroup_namespace: u64,
 }
 
 /// The files of the run that this process is. They are removed when it is dropped, unless they are kept for `detach`.
@@ -107,8 +109,8 @@ impl Run {
     }
 
     /// Notes the cgroup, so that it is found if this process is killed.
-    pub fn note_cgroup(&mut self, directory: &Path) -> anyhow::Result<()> {
-        self.state.cgroup = Some(directory.to_path_buf());
+    pub fn note_cgroup(&mut self, path: &Path) -> anyhow::Result<()> {
+        self.state.cgroup = Some(path.to_path_buf());
         self.write_state()
     }
 
@@ -176,23 +178,31 @@ pub fn detach(id: &str) -> anyhow::Result<()> {
         bail!("run `{id}` is alive; end it by ending its process {pid}");
     };
     drop(all);
-    let noted = state.and_then(|state| state.cgroup);
-    // A state that someone meddled with must not make us kill another cgroup.
-    if let Some(noted) = noted.filter(|path| path.file_name().is_some_and(|name| *name == *cgroup_name(id))) {
+    if let Some(State { cgroup: Some(noted), cgroup_namespace: namespace, .. }) = state {
+        // Elsewhere the path would not be found, and what still lives would lose its policy with the pins.
+        ensure!(namespace == cgroup_namespace()?, "run `{id}` is of another cgroup namespace; detach it there");
+        // A state that someone meddled with must not make us kill another cgroup.
+        ensure!(noted.ends_with(cgroup_name(id)), "`{}` is no cgroup of run `{id}`", noted.display());
         remove_cgroup(&noted)?;
     }
     kernel::remove_pins(&pins(id))?;
     remove_files(&directory)
 }
 
-fn remove_cgroup(directory: &Path) -> anyhow::Result<()> {
-    let Some(cgroup) = Cgroup::open(directory)? else {
+/// The cgroup namespace of this process.
+pub fn cgroup_namespace() -> anyhow::Result<u64> {
+    let path = "/proc/self/ns/cgroup";
+    Ok(fs::metadata(path).with_context(|| format!("read `{path}`"))?.ino())
+}
+
+fn remove_cgroup(path: &Path) -> anyhow::Result<()> {
+    let Some(cgroup) = Cgroup::open(path)? else {
         return Ok(());
     };
     ensure!(
         cgroup.kill_all()?,
         "processes in cgroup `{}` do not die; they stay governed, and this can be tried again",
-        directory.display()
+        path.display()
     );
     cgroup.remove()
 }

@@ -30,7 +30,7 @@ use crate::{
     flow::record::rfc3339,
     kernel::{self, preflight::Check},
     policy::{self, Destination, DomainPattern, Policy},
-    runs::State,
+    runs::{self, State},
 };
 
 mod clock;
@@ -131,12 +131,19 @@ fn prepare(args: &Args, identity: Option<&Identity>, supervisor: &mut Supervisor
     let now = clock::now()?;
     let command = args.command.first().map(|command| command.to_string_lossy().into_owned()).unwrap_or_default();
     let policy = supervisor.engine.policy().name.to_string();
-    let state = State { pid: std::process::id(), started: rfc3339(now.wall), policy, command, cgroup: None };
+    let state = State {
+        pid: std::process::id(),
+        started: rfc3339(now.wall),
+        policy,
+        command,
+        cgroup: None,
+        cgroup_namespace: runs::cgroup_namespace()?,
+    };
     let mut session = Session::create(state)?;
     let uid = identity.map_or(Uid::current(), |identity| identity.uid);
     let compiled = supervisor.engine.begin(clock::now()?)?;
     session.govern(uid.as_raw(), compiled)?;
-    supervisor.engine.name_cgroup(session.cgroup()?.directory().display().to_string());
+    supervisor.engine.name_cgroup(session.cgroup()?.path().display().to_string());
     Ok(session)
 }
 

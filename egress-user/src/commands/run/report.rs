@@ -1,5 +1,7 @@
 //! The summary at the end of a run.
 
+use std::collections::BTreeMap;
+
 use egress_common::{Reason, Verdict, event::Hook};
 
 use crate::{
@@ -40,13 +42,22 @@ pub(super) fn summary(engine: &Engine, losses: Losses, style: Style) -> String {
         counted(totals.len(), "destination", "destinations"),
         counted(usize::try_from(engine.refusals().count()).unwrap_or(usize::MAX), "refusal", "refusals"),
     );
-    text.push_str(&destinations(totals, engine.flows().other(), style));
+    let name = |destination: &Destination, total: &Total| {
+        let is_name_server = total.names.is_empty() && engine.is_name_server(destination.remote);
+        if is_name_server { "(name server)".to_owned() } else { total.names.replace(',', ", ") }
+    };
+    text.push_str(&destinations(totals, engine.flows().other(), name, style));
     text.push_str(&refused(refusals, engine.refusals().other(), style));
     text.push_str(&lost(losses));
     text
 }
 
-fn destinations(mut totals: Vec<(&Destination, &Total)>, other: &Total, style: Style) -> String {
+fn destinations(
+    mut totals: Vec<(&Destination, &Total)>,
+    other: &Total,
+    name: impl Fn(&Destination, &Total) -> String,
+    style: Style,
+) -> String {
     if totals.is_empty() {
         return String::new();
     }
@@ -57,7 +68,7 @@ fn destinations(mut totals: Vec<(&Destination, &Total)>, other: &Total, style: S
         if index < ROWS_MAX {
             table.row([
                 spell(destination),
-                total.names.replace(',', ", "),
+                name(destination, total),
                 total.flows.to_string(),
                 sent(total.traffic),
                 received(total.traffic),
@@ -74,25 +85,23 @@ fn destinations(mut totals: Vec<(&Destination, &Total)>, other: &Total, style: S
     table.render(style, "32")
 }
 
-fn refused(mut groups: Vec<(&Refusal, u64, &str)>, other: u64, style: Style) -> String {
+fn refused(groups: Vec<(&Refusal, u64, &str)>, other: u64, style: Style) -> String {
     if groups.is_empty() {
         return String::new();
     }
-    groups.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(right.0)));
+    // In audit mode the call and then the packet are refused, which is one thing to whoever reads this.
+    let mut rows: BTreeMap<[String; 4], u64> = BTreeMap::new();
+    for (refusal, count, names) in groups {
+        let row = [spell_refused(refusal), names.replace(',', ", "), reason(refusal), refusal.command.clone()];
+        *rows.entry(row).or_default() += count;
+    }
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    // Stable, so rows with the same count stay sorted by what was refused.
+    rows.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let mut table = Table::new(["refused", "name", "reason", "count", "process"]);
-    let mut rest = other;
-    for (index, (refusal, count, names)) in groups.into_iter().enumerate() {
-        if index < ROWS_MAX {
-            table.row([
-                spell_refused(refusal),
-                names.replace(',', ", "),
-                reason(refusal),
-                count.to_string(),
-                refusal.command.clone(),
-            ]);
-        } else {
-            rest += count;
-        }
+    let rest: u64 = rows.iter().skip(ROWS_MAX).map(|(_, count)| count).sum::<u64>().saturating_add(other);
+    for ([what, names, reason, command], count) in rows.into_iter().take(ROWS_MAX) {
+        table.row([what, names, reason, count.to_string(), command]);
     }
     if rest > 0 {
         table.row(["others".to_owned(), String::new(), String::new(), rest.to_string(), String::new()]);
@@ -240,7 +249,18 @@ mod tests {
             &mut engine,
             &Event { socket: 1, tx_packets: 9, tx_bytes: 999, rx_packets: 12, rx_bytes: 1_250_000, ..flow },
         );
-        tell(&mut engine, &Event { socket: 2, protocol: 17, remote_port: 53, tx_packets: 1, tx_bytes: 71, ..flow });
+        tell(
+            &mut engine,
+            &Event {
+                socket: 2,
+                remote: Address::from_v4([9, 9, 9, 9]),
+                protocol: 17,
+                remote_port: 53,
+                tx_packets: 1,
+                tx_bytes: 71,
+                ..flow
+            },
+        );
         for _ in 0..3 {
             tell(&mut engine, &event([10, 0, 0, 1], 22, "ssh"));
         }
@@ -268,11 +288,11 @@ mod tests {
         egress: policy `command-line`: 2 destinations, 6 refusals
           destination            name             flows  sent                received
           93.184.216.34:443/tcp  api.example.com  1      999 B in 9 packets  1.2 MB in 12 packets
-          93.184.216.34:53/udp   api.example.com  0      71 B in 1 packet    0 B in 0 packets
+          9.9.9.9:53/udp         (name server)    0      71 B in 1 packet    0 B in 0 packets
           refused                     name             reason            count  process
           10.0.0.1:22/tcp                              no_rule           3      ssh
-          listen on 0.0.0.0:8080/tcp                   listen            1      nc
           93.184.216.34:80/tcp        api.example.com  port_not_allowed  1      curl
+          listen on 0.0.0.0:8080/tcp                   listen            1      nc
           socket of protocol 255                       socket_kind       1      \u{1b}[2J
           7 events did not fit into the ring buffer; what live flows carried is counted all the same
           2 addresses of names were not allowed, because there was no room for more
@@ -304,6 +324,20 @@ mod tests {
     }
 
     #[test]
+    fn a_call_and_its_packet_are_one_row() {
+        let mut engine = engine();
+        for hook in [Hook::Connect, Hook::Egress] {
+            let refused = Event { hook: hook as u8, ..event([10, 0, 0, 1], 22, "ssh") };
+            engine.handle(Input::Event(&refused), NOW);
+        }
+        let text = summary(&engine, Losses::default(), Style::Plain);
+        assert!(
+            text.lines().last().unwrap().split_whitespace().eq(["10.0.0.1:22/tcp", "no_rule", "2", "ssh"]),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn bytes_are_shown_in_the_greatest_unit_that_fits() {
         for (count, expected) in [
             (0, "0 B"),
@@ -322,8 +356,11 @@ mod tests {
 
     fn engine() -> Engine {
         let rules = ["api.example.com:443".to_owned()];
-        let mut engine =
-            Engine::new(policy::from_arguments(&rules, &[]).unwrap(), BTreeSet::new(), Recording::Refusals);
+        let mut engine = Engine::new(
+            policy::from_arguments(&rules, &[]).unwrap(),
+            BTreeSet::from(["9.9.9.9:53".parse().unwrap()]),
+            Recording::Refusals,
+        );
         let addresses = vec![("93.184.216.34".parse().unwrap(), 60)];
         let name = DomainName::parse("api.example.com").unwrap();
         engine.handle(Input::Answer(&name, &Answer { addresses, failure: None }), NOW);

@@ -33,7 +33,7 @@ impl Session {
         let probe = Probe::new()?;
         let governor = self.governor.insert(Governor::load(&Sizes::for_policies([compiled, probe.policy()]))?);
         let cgroup = self.cgroup.insert(Cgroup::create(&self.run.cgroup_name(), uid)?);
-        self.run.note_cgroup(cgroup.directory())?;
+        self.run.note_cgroup(cgroup.path())?;
         governor.attach(cgroup.directory())?;
         governor.pin(&self.run.pins())?;
         probe.prove(governor, cgroup)?;
@@ -56,7 +56,7 @@ impl Session {
     /// Kills everything in the cgroup.
     pub(super) fn stop(&self) -> anyhow::Result<()> {
         let Some(cgroup) = &self.cgroup else { return Ok(()) };
-        ensure!(cgroup.kill_all()?, "processes in cgroup `{}` do not die", cgroup.directory().display());
+        ensure!(cgroup.kill_all()?, "processes in cgroup `{}` do not die", cgroup.path().display());
         Ok(())
     }
 
