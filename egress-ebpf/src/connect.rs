@@ -46,7 +46,7 @@ extern "C" fn decide_call(call: *mut bpf_sock_addr, remote: *const End, hook: u3
     match report::refusal(&call, &judge, core::ptr::null(), &mut flow, hook) {
         Verdict::Allow => PROCEED,
         Verdict::Deny => {
-            call.set_errno(judge.refuse_errno());
+            context::set_errno(judge.refuse_errno());
             REFUSE
         }
     }

@@ -59,30 +59,32 @@ impl End {
 
 /// A packet that starts at its IP header.
 pub(crate) struct Skb {
-    skb: *mut __sk_buff,
+    context: *mut __sk_buff,
     data: usize,
     end: usize,
 }
 
 impl Skb {
     #[inline(always)]
-    pub(crate) fn new(skb: *mut __sk_buff) -> Self {
+    pub(crate) fn new(context: *mut __sk_buff) -> Self {
         // SAFETY: the context of the running program is readable as a whole.
-        let (data, end) = unsafe { ((*skb).data, (*skb).data_end) };
-        Self { skb, data: data as usize, end: end as usize }
+        let data = unsafe { (*context).data } as usize;
+        // SAFETY: as above.
+        let end = unsafe { (*context).data_end } as usize;
+        Self { context, data, end }
     }
 
     /// The kernel's context.
     #[inline(always)]
     pub(crate) fn as_raw(&self) -> *mut __sk_buff {
-        self.skb
+        self.context
     }
 
     /// Bytes from the IP header on.
     #[inline(always)]
     pub(crate) fn length(&self) -> u64 {
         // SAFETY: the context of the running program is readable as a whole.
-        u64::from(unsafe { (*self.skb).len })
+        u64::from(unsafe { (*self.context).len })
     }
 
     /// The packet's headers, or why they are not those of one that a policy can allow.
@@ -95,7 +97,7 @@ impl Skb {
     #[inline(always)]
     fn family(&self) -> Option<Family> {
         // SAFETY: the context of the running program is readable as a whole.
-        match unsafe { (*self.skb).protocol } {
+        match unsafe { (*self.context).protocol } {
             V4 => Some(Family::V4),
             V6 => Some(Family::V6),
             _ => None,
@@ -106,18 +108,20 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn socket(&self) -> Option<Socket> {
         // SAFETY: the context of the running program is readable as a whole.
-        Socket::from_ptr(unsafe { (*self.skb).__bindgen_anon_2.sk })
+        let socket = unsafe { (*self.context).__bindgen_anon_2 };
+        // SAFETY: the union is there for its size; it has this one field.
+        Socket::from_ptr(unsafe { socket.sk })
     }
 }
 
-/// EtherTypes as the context holds them: 16 bits in network order.
+/// `EtherType`s as the context holds them: 16 bits in network order.
 const V4: u32 = u16::to_be(0x0800) as u32;
 const V6: u32 = u16::to_be(0x86dd) as u32;
 
 impl Context for Skb {
     #[inline(always)]
     fn as_ptr(&self) -> *mut c_void {
-        self.skb.cast()
+        self.context.cast()
     }
 }
 
@@ -206,7 +210,9 @@ impl Call {
     #[inline(always)]
     pub(crate) fn socket(&self) -> Option<Socket> {
         // SAFETY: the context of the running program is readable as a whole.
-        Socket::from_ptr(unsafe { (*self.call).__bindgen_anon_1.sk })
+        let socket = unsafe { (*self.call).__bindgen_anon_1 };
+        // SAFETY: the union is there for its size; it has this one field.
+        Socket::from_ptr(unsafe { socket.sk })
     }
 
     /// What the socket would send; `None` for what no policy allows.
@@ -265,14 +271,16 @@ impl Call {
     /// The address of the call as it is.
     #[inline(always)]
     pub(crate) fn bound_v6(&self) -> End {
-        // SAFETY: this field is readable in the hooks of IPv6; the verifier wants each word read by itself.
-        let first = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[0]) };
+        // SAFETY: the context of the running program has this field; no more than its place is taken here.
+        let words: *const u32 = unsafe { &raw const (*self.call).user_ip6 }.cast();
+        // SAFETY: the field is readable in the hooks of IPv6; the verifier wants each word read by itself.
+        let first = unsafe { words.read_volatile() };
         // SAFETY: as above.
-        let second = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[1]) };
+        let second = unsafe { words.wrapping_add(1).read_volatile() };
         // SAFETY: as above.
-        let third = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[2]) };
+        let third = unsafe { words.wrapping_add(2).read_volatile() };
         // SAFETY: as above.
-        let last = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[3]) };
+        let last = unsafe { words.wrapping_add(3).read_volatile() };
         End::new(Address::from_words([first, second, third, last]), self.port())
     }
 
@@ -281,15 +289,15 @@ impl Call {
         // SAFETY: the context of the running program is readable as a whole; the port is its low half.
         u16::from_be(unsafe { (*self.call).user_port } as u16)
     }
+}
 
-    /// Makes the call fail with this errno instead of `EPERM`, where the kernel can.
-    #[inline(always)]
-    pub(crate) fn set_errno(&self, errno: u32) {
-        if errno != 0 && CAN_SET_ERRNO.load() == 1 {
-            // SAFETY: the loader found that the kernel has this helper for the hooks of `connect` and `sendmsg`. Its
-            // result says only that the value was out of range, and then the refusal stays `EPERM`.
-            let _refused = unsafe { bpf_set_retval(-(errno as i32)) };
-        }
+/// Makes the refused call that is being decided fail with this errno instead of `EPERM`, where the kernel can.
+#[inline(always)]
+pub(crate) fn set_errno(errno: u32) {
+    if errno != 0 && CAN_SET_ERRNO.load() == 1 {
+        // SAFETY: the loader found that the kernel has this helper for the hooks of `connect` and `sendmsg`. Its result
+        // says only that the value was out of range, and then the refusal stays `EPERM`.
+        let _refused = unsafe { bpf_set_retval(-errno.cast_signed()) };
     }
 }
 

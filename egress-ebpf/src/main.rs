@@ -7,6 +7,10 @@
     unsafe_code,
     reason = "map memory, kernel contexts and helpers have no safe interface; `maps` and `context` give one"
 )]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "contexts and calls widen bytes and ports to words; a cast takes back what was put in"
+)]
 #![cfg_attr(target_arch = "bpf", allow(internal_features, reason = "atomic adds have no other name on this target"))]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
 #![cfg_attr(

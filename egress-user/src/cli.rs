@@ -30,7 +30,11 @@ enum Command {
 
 /// Parses the arguments of the process, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let outcome = match cli.command {
         Command::Run(args) => commands::run::run(args),
         Command::Policy(args) => commands::policy::run(args),
         Command::Explain(args) => commands::explain::run(args),
@@ -44,6 +48,19 @@ pub fn main() -> ExitCode {
             commands::print_error(&error);
             ExitCode::from(code)
         }
+    }
+}
+
+/// Prints what clap has to say: help, the version, or what is wrong with the arguments.
+fn usage(error: &clap::Error) -> ExitCode {
+    let printed = error.print();
+    // Nobody is left to tell that stdout or stderr is closed.
+    drop(printed);
+    let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
+    match (error.use_stderr(), is_run) {
+        (false, _) => ExitCode::from(commands::OK),
+        (true, true) => ExitCode::from(commands::run::OWN_FAILURE),
+        (true, false) => ExitCode::from(commands::USAGE),
     }
 }
 

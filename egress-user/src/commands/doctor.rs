@@ -18,6 +18,7 @@ use crate::{
 pub struct Args {}
 
 /// Runs the command and returns its exit code.
+#[expect(clippy::unnecessary_wraps, reason = "all commands are run alike")]
 pub fn run(_args: Args) -> Result<u8, Failure> {
     let mut checks = preflight::machine();
     checks.push(own_cgroup());

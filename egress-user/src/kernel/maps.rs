@@ -166,8 +166,9 @@ fn open<K, V>(ebpf: &Ebpf, name: &str) -> Result<OwnedFd> {
 }
 
 fn data(map: &Map) -> Option<&MapData> {
-    match map {
-        Map::Array(map) | Map::HashMap(map) | Map::LpmTrie(map) | Map::CgroupStorage(map) => Some(map),
-        _ => None,
+    if let Map::Array(map) | Map::HashMap(map) | Map::LpmTrie(map) | Map::CgroupStorage(map) = map {
+        Some(map)
+    } else {
+        None
     }
 }

@@ -5,7 +5,7 @@ use std::{fs::File, path::Path};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
+    programs::{CgroupAttachMode, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError, links::FdLink},
 };
 use egress_common::limits::POLICY_SLOTS;
 
@@ -58,41 +58,37 @@ fn load_with(sizes: &Sizes, can_set_errno: u32) -> Result<Ebpf> {
 }
 
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {
-    match program {
-        Program::CgroupSkb(program) => program.load(),
-        Program::CgroupSock(program) => program.load(),
-        Program::CgroupSockAddr(program) => program.load(),
-        _ => Err(ProgramError::UnexpectedProgramType),
+    if let Program::CgroupSkb(program) = program {
+        program.load()
+    } else if let Program::CgroupSock(program) = program {
+        program.load()
+    } else {
+        <&mut CgroupSockAddr>::try_from(program)?.load()
     }
 }
 
 /// Attaches a program to a cgroup.
 pub(super) fn attach(ebpf: &mut Ebpf, name: &str, directory: &File, path: &Path) -> Result<FdLink> {
     let program = ebpf.program_mut(name).with_context(|| format!("find eBPF program `{name}`"))?;
-    // A cgroup link always lets other programs run beside it; `AllowMultiple` is refused by kernels from 5.7.
-    let mode = CgroupAttachMode::Single;
-    link(program, name, directory, mode)
+    link(program, name, directory)
         .with_context(|| format!("attach eBPF program `{name}` to cgroup `{}`", path.display()))
 }
 
-fn link(program: &mut Program, name: &str, directory: &File, mode: CgroupAttachMode) -> Result<FdLink> {
-    Ok(match program {
-        Program::CgroupSkb(program) => {
-            let direction = match name {
-                "ingress" => CgroupSkbAttachType::Ingress,
-                _ => CgroupSkbAttachType::Egress,
-            };
-            let link = program.attach(directory, direction, mode)?;
-            program.take_link(link)?.try_into()?
-        }
-        Program::CgroupSock(program) => {
-            let link = program.attach(directory, mode)?;
-            program.take_link(link)?.try_into()?
-        }
-        Program::CgroupSockAddr(program) => {
-            let link = program.attach(directory, mode)?;
-            program.take_link(link)?.try_into()?
-        }
-        _ => return Err(ProgramError::UnexpectedProgramType.into()),
-    })
+/// A cgroup link always lets other programs run beside it; the mode that says so is refused by kernels from 5.7.
+const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+
+fn link(program: &mut Program, name: &str, directory: &File) -> Result<FdLink> {
+    if let Program::CgroupSkb(program) = program {
+        let direction =
+            if name == "ingress" { CgroupSkbAttachType::Ingress } else { CgroupSkbAttachType::Egress };
+        let link = program.attach(directory, direction, MODE)?;
+        Ok(program.take_link(link)?.try_into()?)
+    } else if let Program::CgroupSock(program) = program {
+        let link = program.attach(directory, MODE)?;
+        Ok(program.take_link(link)?.try_into()?)
+    } else {
+        let program = <&mut CgroupSockAddr>::try_from(program)?;
+        let link = program.attach(directory, MODE)?;
+        Ok(program.take_link(link)?.try_into()?)
+    }
 }

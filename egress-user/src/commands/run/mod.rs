@@ -45,8 +45,8 @@ mod sinks;
 mod spawn;
 mod supervise;
 
-/// Exit code of a failure of our own, as env(1) has it.
-const OWN_FAILURE: u8 = 125;
+/// Exit code of a failure of our own, wrong usage included, as env(1) has it: 2 is the command's.
+pub const OWN_FAILURE: u8 = 125;
 /// Exit code of a command that cannot be executed, as env(1) has it.
 const NOT_EXECUTABLE: u8 = 126;
 /// Exit code of a command that is not there, as env(1) has it.
@@ -54,8 +54,8 @@ const NOT_FOUND: u8 = 127;
 
 /// Runs a command under a policy that the kernel enforces.
 ///
-/// Ends with the command's own exit code, or 128 and the number of the signal that ended it; 2 when the policy has
-/// problems; 125 when egress itself fails, 126 when the command cannot be executed, 127 when it is not there.
+/// Ends with the command's own exit code, or 128 and the number of the signal that ended it; 125 when egress itself
+/// fails, which a policy with problems is, 126 when the command cannot be executed, 127 when it is not there.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "egress run (--policy FILE | --allow DESTINATION… [--block-port PORT…]) [OPTIONS] -- COMMAND…"
@@ -92,11 +92,11 @@ pub struct Args {
 
 /// Runs the command and returns its exit code.
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let policy = read_policy(&args)?;
+    let own = |error| Failure::new(OWN_FAILURE, error);
+    let policy = read_policy(&args).map_err(|Failure { code: _, error }| own(error))?;
     if args.print_policy {
         return print_policy(&policy);
     }
-    let own = |error| Failure::new(OWN_FAILURE, error);
     refuse_wildcards(&policy).map_err(own)?;
     descriptors::seal().map_err(own)?;
     preflight().map_err(own)?;
