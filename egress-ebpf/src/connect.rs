@@ -56,21 +56,24 @@ extern "C" fn decide_call(call: *mut bpf_sock_addr, remote: *const End, hook: u3
 fn verdict(call: &Call, judge: &Judge, flow: &Flow, hook: Hook) -> Decision {
     let Some(protocol) = call.protocol() else { return Decision::deny(Reason::Protocol) };
     let decision = judge.decide(call, protocol, &flow.local, &flow.remote);
-    match (decision.verdict, protocol, hook) {
-        (Verdict::Deny, Protocol::Udp, Hook::Connect) if may_be_a_question(judge, &flow.remote) => {
-            Decision::allow(Reason::Deferred)
-        }
-        _ => decision,
+    let may_be_deferred = protocol == Protocol::Udp
+        && hook == Hook::Connect
+        && decision.verdict == Verdict::Deny
+        && decision.reason != Reason::BlockedPort;
+    if may_be_deferred && may_be_a_question(judge, &flow.remote) {
+        return Decision::allow(Reason::Deferred);
     }
+    decision
 }
 
 /// Whether a UDP `connect` may only ask for a source address.
 ///
-/// getaddrinfo(3) of glibc connects a datagram socket to each address of a name to sort them (RFC 6724), and ping does so
-/// to port 1025; neither sends on it. Refusing these would reorder the addresses of allowed names and put refusals on
-/// record that nobody tried. `connect` sends nothing: the first datagram is decided, and fails in its own call.
+/// getaddrinfo(3) of glibc connects a datagram socket to each address of a name to sort them (RFC 6724), to port 0 when
+/// no service was asked for, and ping does so to port 1025; neither sends on it. Refusing these would reorder the
+/// addresses of allowed names and put refusals on record that nobody tried. `connect` sends nothing: the first datagram
+/// is decided, and fails in its own call; to port 0 the kernel itself sends none.
 #[inline(always)]
 fn may_be_a_question(judge: &Judge, remote: &End) -> bool {
     let may_reach = |protocol| judge.decide_destination(protocol, remote).verdict == Verdict::Allow;
-    may_reach(Protocol::Tcp) || may_reach(Protocol::Icmp)
+    remote.port == 0 || may_reach(Protocol::Tcp) || may_reach(Protocol::Icmp)
 }

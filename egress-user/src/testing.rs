@@ -38,10 +38,54 @@ const FLOWS: usize = 64;
 /// Random cases.
 pub fn cases() -> impl Strategy<Value = Case> {
     (policies(), knowns(), 99..=101_u32, vec(choices(), FLOWS)).prop_map(|(policy, known, now_seconds, choices)| {
-        let (edges, aims) = (edges(&policy, &known), aims(&policy, &known));
-        let flows = choices.into_iter().map(|choice| choice.flow(&edges, &aims)).collect();
+        let flows = flows(&choices, &[(&policy, &known)]);
         Case { policy, known, now_seconds, flows }
     })
+}
+
+/// A case, and what takes its place.
+#[derive(Clone, Debug)]
+pub struct Replacement {
+    /// What is in force, with flows near the edges of both policies.
+    pub case: Case,
+    /// The policy that takes its place: some of the same rules, some with other ports, and some new ones.
+    pub policy: Policy,
+    /// What is known then.
+    pub known: Known,
+}
+
+/// Random replacements of a policy and of what is known.
+pub fn replacements() -> impl Strategy<Value = Replacement> {
+    let fates = vec(0..4_u8, 12);
+    (policies(), policies(), knowns(), knowns(), 99..=101_u32, fates, vec(choices(), FLOWS)).prop_map(
+        |(policy, mut next, known, mut next_known, now_seconds, fates, choices)| {
+            let others = next.allow.clone();
+            next.allow.truncate(2);
+            for ((rule, other), fate) in policy.allow.iter().zip(others.iter().cycle()).zip(fates) {
+                match fate {
+                    0 => {}
+                    1 => next.allow.push(Rule { ports: other.ports.clone(), ..rule.clone() }),
+                    _ => next.allow.push(rule.clone()),
+                }
+            }
+            next.tier = policy.tier;
+            next_known.addresses.extend(known.addresses.clone().into_iter().take(2));
+            let flows = flows(&choices, &[(&policy, &known), (&next, &next_known)]);
+            let case = Case { policy, known, now_seconds, flows };
+            Replacement { case, policy: next, known: next_known }
+        },
+    )
+}
+
+fn flows(choices: &[Choice], policies: &[(&Policy, &Known)]) -> Vec<Flow> {
+    let mut edges = Edges { addresses: Vec::new(), ports: vec![0, 22, 53, 443, 5353] };
+    let mut aims = Vec::new();
+    for (policy, known) in policies {
+        edges.addresses.extend(address_edges(policy, known));
+        edges.ports.extend(port_edges(policy));
+        aims.extend(self::aims(policy, known));
+    }
+    choices.iter().map(|choice| choice.flow(&edges, &aims)).collect()
 }
 
 /// How a flow is picked once policy and names are there.
@@ -84,10 +128,6 @@ impl Choice {
 struct Edges {
     addresses: Vec<IpAddr>,
     ports: Vec<u16>,
-}
-
-fn edges(policy: &Policy, known: &Known) -> Edges {
-    Edges { addresses: address_edges(policy, known), ports: port_edges(policy) }
 }
 
 /// The ends of what each rule is about, address and port together.
@@ -221,8 +261,11 @@ fn domain_names() -> impl Strategy<Value = DomainName> {
 /// Names that share addresses, some of which have expired.
 pub fn knowns() -> impl Strategy<Value = Known> {
     let ends = select(vec![0_u32, 0, 50, 100, 101, 150]);
+    let shared: Vec<IpAddr> =
+        ["8.8.8.8", "93.184.216.34", "2606:4700::1111"].iter().filter_map(|address| address.parse().ok()).collect();
+    let address = prop_oneof![3 => select(shared), 1 => addresses()];
     let address =
-        (addresses(), any::<bool>()).prop_map(|(address, is_mapped)| if is_mapped { mapped(address) } else { address });
+        (address, any::<bool>()).prop_map(|(address, is_mapped)| if is_mapped { mapped(address) } else { address });
     let names = btree_map(domain_names(), btree_map(address, ends, 0..5), 0..5);
     let server = (addresses(), select(vec![53_u16, 5353])).prop_map(|(address, port)| SocketAddr::new(address, port));
     let servers = option::of(btree_set(server, 1..3)).prop_map(Option::unwrap_or_default);
@@ -267,7 +310,7 @@ fn after(address: IpAddr) -> IpAddr {
 
 /// The ends of port ranges, and what is beside them.
 fn port_edges(policy: &Policy) -> Vec<u16> {
-    let mut ports = vec![0, 22, 53, 443, 5353];
+    let mut ports = Vec::new();
     for set in policy.allow.iter().map(|rule| &rule.ports).chain([&policy.blocked_ports]) {
         for range in set.ranges(Protocol::Tcp).iter().chain(set.ranges(Protocol::Udp)) {
             let (first, last) = (range.first(), range.last());

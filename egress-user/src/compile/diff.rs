@@ -137,10 +137,6 @@ impl Places {
 
     /// The new policy, with its port sets where the kernel has them or will have them.
     fn renumber(&mut self, mut new: CompiledPolicy) -> Result<CompiledPolicy, CompileError> {
-        // Sets that are there already are taken before others are given a place, so none of them is overwritten.
-        for set in &new.port_sets {
-            self.taken.extend(self.indexes.get(set));
-        }
         let mut renumbered = BTreeMap::new();
         for (set, index) in new.port_sets.iter().zip(0_u16..) {
             renumbered.insert(index, self.index(set)?);
