@@ -57,6 +57,17 @@ impl Hierarchy {
         &self.own
     }
 
+    /// The directory of the topmost cgroup that is seen.
+    pub(super) fn point(&self) -> &Path {
+        &self.mount.point
+    }
+
+    /// The path of a cgroup, from its directory.
+    pub(super) fn path(&self, directory: &Path) -> anyhow::Result<PathBuf> {
+        let below = directory.strip_prefix(&self.mount.point);
+        Ok(self.mount.root.join(below.with_context(|| format!("`{}` is no cgroup", directory.display()))?))
+    }
+
     /// The directory of a cgroup.
     pub(super) fn directory(&self, cgroup: &Path) -> anyhow::Result<PathBuf> {
         self.mount.directory(cgroup).with_context(|| format!("no mount of cgroup2 shows `{}`", cgroup.display()))

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Seek as _},
+    io::{ErrorKind, Read as _, Seek as _},
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -53,17 +53,15 @@ impl Cgroup {
         }
     }
 
-    /// The cgroup with this path from the root of the hierarchy, if there is one.
-    pub fn open(path: &Path) -> anyhow::Result<Option<Self>> {
+    /// The cgroup with this name, wherever in the hierarchy it is.
+    pub fn find(name: &str) -> anyhow::Result<Option<Self>> {
         let hierarchy = Hierarchy::find()?;
-        let directory = hierarchy.directory(path)?;
-        match fs::metadata(&directory) {
-            Ok(metadata) => {
-                Ok(Some(Self { _hierarchy: hierarchy, path: path.to_path_buf(), directory, id: metadata.ino() }))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("read cgroup `{}`", path.display())),
-        }
+        let Some(directory) = tree(hierarchy.point())?.into_iter().find(|directory| directory.ends_with(name)) else {
+            return Ok(None);
+        };
+        let metadata = fs::metadata(&directory).with_context(|| format!("read cgroup `{}`", directory.display()))?;
+        let path = hierarchy.path(&directory)?;
+        Ok(Some(Self { _hierarchy: hierarchy, path, directory, id: metadata.ino() }))
     }
 
     /// Its path from the root of the hierarchy.
@@ -136,14 +134,19 @@ fn tree(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = vec![directory.to_path_buf()];
     let mut next = 0;
     while let Some(directory) = found.get(next).cloned() {
-        let entries = fs::read_dir(&directory).with_context(|| format!("list cgroup `{}`", directory.display()))?;
+        next += 1;
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            // Removed meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("list cgroup `{}`", directory.display())),
+        };
         for entry in entries {
             let entry = entry.with_context(|| format!("list cgroup `{}`", directory.display()))?;
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 found.push(entry.path());
             }
         }
-        next += 1;
     }
     Ok(found)
 }

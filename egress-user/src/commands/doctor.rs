@@ -18,7 +18,7 @@ use crate::{
 pub struct Args {}
 
 /// Runs the command and returns its exit code.
-#[expect(clippy::unnecessary_wraps, reason = "all commands are run alike")]
+#[expect(clippy::unnecessary_wraps, reason = "every command has this form")]
 pub fn run(_args: Args) -> Result<u8, Failure> {
     let mut checks = preflight::machine();
     checks.push(own_cgroup());
@@ -116,7 +116,7 @@ mod tests {
             policy: "p".to_owned(),
             command: "curl".to_owned(),
             cgroup: None,
-            cgroup_namespace: 0,
+            cgroup_namespace: None,
         };
         let dead = Found { id: "0123abcd".to_owned(), state: Some(state), alive: false };
         assert_eq!(

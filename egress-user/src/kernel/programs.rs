@@ -79,8 +79,7 @@ const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 
 fn link(program: &mut Program, name: &str, directory: &File) -> Result<FdLink> {
     if let Program::CgroupSkb(program) = program {
-        let direction =
-            if name == "ingress" { CgroupSkbAttachType::Ingress } else { CgroupSkbAttachType::Egress };
+        let direction = if name == "ingress" { CgroupSkbAttachType::Ingress } else { CgroupSkbAttachType::Egress };
         let link = program.attach(directory, direction, MODE)?;
         Ok(program.take_link(link)?.try_into()?)
     } else if let Program::CgroupSock(program) = program {

@@ -34,7 +34,7 @@ pub struct State {
     /// Path of the cgroup from the root of the hierarchy; absent until there is one.
     pub cgroup: Option<PathBuf>,
     /// The cgroup namespace that the path is seen in.
-    pub cgroup_namespace: u64,
+    pub cgroup_namespace: Option<u64>,
 }
 
 /// The files of the run that this process is. They are removed when it is dropped, unless they are kept for `detach`.
@@ -178,13 +178,11 @@ pub fn detach(id: &str) -> anyhow::Result<()> {
         bail!("run `{id}` is alive; end it by ending its process {pid}");
     };
     drop(all);
-    if let Some(State { cgroup: Some(noted), cgroup_namespace: namespace, .. }) = state {
-        // Elsewhere the path would not be found, and what still lives would lose its policy with the pins.
+    if let Some(State { cgroup_namespace: Some(namespace), .. }) = state {
+        // Elsewhere the cgroup would not be found, and what still lives would lose its policy with the pins.
         ensure!(namespace == cgroup_namespace()?, "run `{id}` is of another cgroup namespace; detach it there");
-        // A state that someone meddled with must not make us kill another cgroup.
-        ensure!(noted.ends_with(cgroup_name(id)), "`{}` is no cgroup of run `{id}`", noted.display());
-        remove_cgroup(&noted)?;
     }
+    remove_cgroup(&cgroup_name(id))?;
     kernel::remove_pins(&pins(id))?;
     remove_files(&directory)
 }
@@ -195,14 +193,16 @@ pub fn cgroup_namespace() -> anyhow::Result<u64> {
     Ok(fs::metadata(path).with_context(|| format!("read `{path}`"))?.ino())
 }
 
-fn remove_cgroup(path: &Path) -> anyhow::Result<()> {
-    let Some(cgroup) = Cgroup::open(path)? else {
+/// Looks for the cgroup by its name, because what was noted may be gone, and without the pins what still lives in it would
+/// be free.
+fn remove_cgroup(name: &str) -> anyhow::Result<()> {
+    let Some(cgroup) = Cgroup::find(name)? else {
         return Ok(());
     };
     ensure!(
         cgroup.kill_all()?,
         "processes in cgroup `{}` do not die; they stay governed, and this can be tried again",
-        path.display()
+        cgroup.path().display()
     );
     cgroup.remove()
 }

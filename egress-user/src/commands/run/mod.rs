@@ -137,7 +137,7 @@ fn prepare(args: &Args, identity: Option<&Identity>, supervisor: &mut Supervisor
         policy,
         command,
         cgroup: None,
-        cgroup_namespace: runs::cgroup_namespace()?,
+        cgroup_namespace: Some(runs::cgroup_namespace()?),
     };
     let mut session = Session::create(state)?;
     let uid = identity.map_or(Uid::current(), |identity| identity.uid);
