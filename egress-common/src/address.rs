@@ -29,15 +29,7 @@ impl Address {
     /// An IPv6 address from its sixteen bytes; an IPv4-mapped one becomes the IPv4 address.
     #[inline(always)]
     pub const fn from_v6(bytes: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-        Self {
-            words: [
-                u32::from_ne_bytes([a, b, c, d]),
-                u32::from_ne_bytes([e, f, g, h]),
-                u32::from_ne_bytes([i, j, k, l]),
-                u32::from_ne_bytes([m, n, o, p]),
-            ],
-        }
+        Self { words: bytemuck::must_cast(bytes) }
     }
 
     /// An address from four words whose bytes are in network order, as the kernel's contexts hold them.
@@ -69,10 +61,7 @@ impl Address {
     /// All sixteen bytes in network order.
     #[inline(always)]
     pub const fn v6_bytes(&self) -> [u8; 16] {
-        let [first, second, third, last] = self.words;
-        let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
-        let ([i, j, k, l], [m, n, o, p]) = (third.to_ne_bytes(), last.to_ne_bytes());
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+        bytemuck::must_cast(self.words)
     }
 
     /// Whether it is in `127.0.0.0/8` or `::1`.

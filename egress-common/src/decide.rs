@@ -55,17 +55,13 @@ pub fn decide(maps: &impl Lookup, destination: &Address, protocol: Protocol, por
     let exact = match maps.address(destination) {
         None => None,
         Some(entry) if has_expired(maps, &entry) => Some(Reason::Expired),
-        Some(entry) => match allows(maps, &entry, protocol, port) {
-            true => return Decision::allow(Reason::Rule),
-            false => Some(entry.otherwise()),
-        },
+        Some(entry) if allows(maps, &entry, protocol, port) => return Decision::allow(Reason::Rule),
+        Some(entry) => Some(entry.otherwise()),
     };
     let wide = match maps.network(destination) {
         None => None,
-        Some(entry) => match allows(maps, &entry, protocol, port) {
-            true => return Decision::allow(Reason::Rule),
-            false => Some(entry.otherwise()),
-        },
+        Some(entry) if allows(maps, &entry, protocol, port) => return Decision::allow(Reason::Rule),
+        Some(entry) => Some(entry.otherwise()),
     };
     Decision::deny(exact.or(wide).unwrap_or(Reason::NoRule))
 }

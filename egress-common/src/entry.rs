@@ -227,7 +227,7 @@ const _: () = assert!(size_of::<SocketState>() == 128);
 impl DestinationEntry {
     /// The reason of a refusal whose port is not in the set.
     #[inline(always)]
-    pub const fn otherwise(&self) -> Reason {
+    pub const fn otherwise(self) -> Reason {
         match Reason::from_wire(self.otherwise) {
             Some(reason) => reason,
             None => Reason::NoRule,

@@ -23,18 +23,11 @@ pub(crate) fn decide(call: &Call, local: End) -> i32 {
     if judge.may_listen() {
         return PROCEED;
     }
-    let mut decision = Decision::deny(Reason::Listen);
-    if judge.only_records() {
-        decision.verdict = Verdict::Allow;
+    let mut flow = Flow::new(judge.binding, Protocol::Tcp.wire(), local, End::UNKNOWN);
+    flow.set(Decision::deny(Reason::Listen));
+    flow.inbound = 1;
+    match report::refusal(call, &judge, core::ptr::null(), &mut flow, Hook::Bind) {
+        Verdict::Allow => PROCEED,
+        Verdict::Deny => REFUSE,
     }
-    let flow = Flow {
-        binding: judge.binding,
-        protocol: Protocol::Tcp.wire(),
-        local,
-        remote: End::UNKNOWN,
-        decision,
-        inbound: 1,
-    };
-    report::refusal(call, None, &flow, Hook::Bind);
-    if decision.verdict == Verdict::Allow { PROCEED } else { REFUSE }
 }

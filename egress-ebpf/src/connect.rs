@@ -1,9 +1,10 @@
 //! `connect` and `sendto`: the first verdict, so that the application learns of a refusal from its own call.
 
-use egress_common::{Address, Decision, Protocol, Reason, Verdict, entry::SocketState, event::Hook};
+use aya_ebpf::bindings::bpf_sock_addr;
+use egress_common::{Decision, Protocol, Reason, Verdict, entry::SocketState, event::Hook};
 
 use crate::{
-    context::{self, Call, End},
+    context::{self, Call, End, answer},
     judge::Judge,
     maps,
     report::{self, Flow},
@@ -17,61 +18,62 @@ pub(crate) const REFUSE: i32 = 0;
 /// Decides a call that names where to send.
 #[inline(always)]
 pub(crate) fn decide(call: &Call, remote: End, hook: Hook) -> i32 {
-    let state = call.socket().and_then(|socket| maps::socket_state_or_new(&socket));
+    answer(decide_call(call.as_raw(), &raw const remote, hook as u32))
+}
+
+/// Not inlined and checked by the verifier once, see `decide_destination`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn decide_call(call: *mut bpf_sock_addr, remote: *const End, hook: u32) -> i32 {
+    // SAFETY: the caller passes the address of a value; the verifier demands this check all the same.
+    let Some(&remote) = (unsafe { remote.as_ref() }) else { return REFUSE };
+    let call = Call::new(call);
+    let hook = if hook == Hook::Connect as u32 { Hook::Connect } else { Hook::SendMsg };
     let judge = Judge::of_this_cgroup();
-    let mut decision = verdict(call, &judge, remote, hook);
-    if let Some(state) = state {
+    if let Some(state) = call.socket().and_then(|socket| maps::socket_state_or_new(&socket)) {
         // A socket that connects out is no longer one that accepted.
         state.flags &= !SocketState::ACCEPTS;
         state.workload = judge.binding.workload;
-        context::note_process(state);
+        (state.pid, state.command) = context::current_process();
     }
+    let protocol = call.protocol().map_or(call.protocol_number(), Protocol::wire);
+    let mut flow = Flow::new(judge.binding, protocol, End::UNKNOWN, remote);
+    let decision = verdict(&call, &judge, &flow, hook);
     if decision.verdict == Verdict::Allow {
         return PROCEED;
     }
-    if judge.only_records() {
-        decision.verdict = Verdict::Allow;
+    flow.set(decision);
+    match report::refusal(&call, &judge, core::ptr::null(), &mut flow, hook) {
+        Verdict::Allow => PROCEED,
+        Verdict::Deny => {
+            context::set_errno(judge.refuse_errno());
+            REFUSE
+        }
     }
-    let flow = Flow {
-        binding: judge.binding,
-        protocol: call.protocol().map_or(call.protocol_number(), Protocol::wire),
-        local: End::UNKNOWN,
-        remote,
-        decision,
-        inbound: 0,
-    };
-    report::refusal(call, None, &flow, hook);
-    if decision.verdict == Verdict::Allow {
-        return PROCEED;
-    }
-    call.set_errno(judge.refuse_errno());
-    REFUSE
 }
 
 #[inline(always)]
-fn verdict(call: &Call, judge: &Judge, remote: End, hook: Hook) -> Decision {
+fn verdict(call: &Call, judge: &Judge, flow: &Flow, hook: Hook) -> Decision {
     let Some(protocol) = call.protocol() else { return Decision::deny(Reason::Protocol) };
-    let port = match protocol {
-        Protocol::Tcp | Protocol::Udp => remote.port,
-        Protocol::Icmp => 0,
-    };
-    let unbound = End { address: Address::UNSPECIFIED, port: 0 };
-    let decision = judge.decide(call, protocol, unbound, End { address: remote.address, port });
-    match (decision.verdict, protocol, hook) {
-        (Verdict::Deny, Protocol::Udp, Hook::Connect) if may_be_a_question(judge, remote) => {
-            Decision::allow(Reason::Deferred)
-        }
-        _ => decision,
+    let decision = judge.decide(call, protocol, &flow.local, &flow.remote);
+    let may_be_deferred = protocol == Protocol::Udp
+        && hook == Hook::Connect
+        && decision.verdict == Verdict::Deny
+        && decision.reason != Reason::BlockedPort;
+    if may_be_deferred && may_be_a_question(judge, &flow.remote) {
+        return Decision::allow(Reason::Deferred);
     }
+    decision
 }
 
 /// Whether a UDP `connect` may only ask for a source address.
 ///
-/// getaddrinfo(3) of glibc connects a datagram socket to each address of a name to sort them (RFC 6724), and ping does so
-/// to port 1025; neither sends on it. Refusing these would reorder the addresses of allowed names and put refusals on
-/// record that nobody tried. `connect` sends nothing: the first datagram is decided, and fails in its own call.
+/// getaddrinfo(3) of glibc connects a datagram socket to each address of a name to sort them (RFC 6724), to port 0 when
+/// no service was asked for, and ping does so to port 1025; neither sends on it. Refusing these would reorder the
+/// addresses of allowed names and put refusals on record that nobody tried. `connect` sends nothing: the first datagram
+/// is decided, and fails in its own call; to port 0 the kernel itself sends none.
 #[inline(always)]
-fn may_be_a_question(judge: &Judge, remote: End) -> bool {
-    let of = |protocol, port| egress_common::decide(judge, &remote.address, protocol, port).verdict == Verdict::Allow;
-    of(Protocol::Tcp, remote.port) || of(Protocol::Icmp, 0)
+fn may_be_a_question(judge: &Judge, remote: &End) -> bool {
+    let may_reach = |protocol| judge.decide_destination(protocol, remote).verdict == Verdict::Allow;
+    remote.port == 0 || may_reach(Protocol::Tcp) || may_reach(Protocol::Icmp)
 }

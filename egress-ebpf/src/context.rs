@@ -8,12 +8,11 @@ use aya_ebpf::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_lookup_tcp,
         bpf_sk_lookup_udp, bpf_sk_release,
     },
-    programs::{SkBuffContext, SockAddrContext, SockContext},
+    programs::SockContext,
 };
 use egress_common::{
-    Address, Protocol,
-    entry::SocketState,
-    packet::{Family, Headers},
+    Address, Protocol, Reason,
+    packet::{self, Family, Headers, Packet},
 };
 
 use crate::maps::{self, CAN_SET_ERRNO};
@@ -39,46 +38,66 @@ pub(crate) trait Context {
 
 /// One end of a flow.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(crate) struct End {
     /// The address.
     pub(crate) address: Address,
     /// The port, host order.
     pub(crate) port: u16,
+    reserved: u16,
 }
 
 impl End {
     /// An end that is not known.
-    pub(crate) const UNKNOWN: Self = Self { address: Address::UNSPECIFIED, port: 0 };
+    pub(crate) const UNKNOWN: Self = Self::new(Address::UNSPECIFIED, 0);
+
+    #[inline(always)]
+    pub(crate) const fn new(address: Address, port: u16) -> Self {
+        Self { address, port, reserved: 0 }
+    }
 }
 
 /// A packet that starts at its IP header.
 pub(crate) struct Skb {
-    skb: *mut __sk_buff,
+    context: *mut __sk_buff,
     data: usize,
     end: usize,
 }
 
 impl Skb {
     #[inline(always)]
-    pub(crate) fn new(ctx: &SkBuffContext) -> Self {
-        let skb = ctx.skb.skb;
+    pub(crate) fn new(context: *mut __sk_buff) -> Self {
         // SAFETY: the context of the running program is readable as a whole.
-        let (data, end) = unsafe { ((*skb).data, (*skb).data_end) };
-        Self { skb, data: data as usize, end: end as usize }
+        let data = unsafe { (*context).data } as usize;
+        // SAFETY: as above.
+        let end = unsafe { (*context).data_end } as usize;
+        Self { context, data, end }
+    }
+
+    /// The kernel's context.
+    #[inline(always)]
+    pub(crate) fn as_raw(&self) -> *mut __sk_buff {
+        self.context
     }
 
     /// Bytes from the IP header on.
     #[inline(always)]
     pub(crate) fn length(&self) -> u64 {
         // SAFETY: the context of the running program is readable as a whole.
-        u64::from(unsafe { (*self.skb).len })
+        u64::from(unsafe { (*self.context).len })
+    }
+
+    /// The packet's headers, or why they are not those of one that a policy can allow.
+    #[inline(always)]
+    pub(crate) fn packet(&self) -> Result<Packet, Reason> {
+        self.family().ok_or(Reason::Protocol).and_then(|family| packet::parse(family, self))
     }
 
     /// Which IP the frame carries, as its EtherType says.
     #[inline(always)]
-    pub(crate) fn family(&self) -> Option<Family> {
+    fn family(&self) -> Option<Family> {
         // SAFETY: the context of the running program is readable as a whole.
-        match unsafe { (*self.skb).protocol } {
+        match unsafe { (*self.context).protocol } {
             V4 => Some(Family::V4),
             V6 => Some(Family::V6),
             _ => None,
@@ -89,18 +108,20 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn socket(&self) -> Option<Socket> {
         // SAFETY: the context of the running program is readable as a whole.
-        Socket::from_ptr(unsafe { (*self.skb).__bindgen_anon_2.sk })
+        let socket = unsafe { (*self.context).__bindgen_anon_2 };
+        // SAFETY: the union is there for its size; it has this one field.
+        Socket::from_ptr(unsafe { socket.sk })
     }
 }
 
-/// EtherTypes as the context holds them: 16 bits in network order.
+/// `EtherType`s as the context holds them: 16 bits in network order.
 const V4: u32 = u16::to_be(0x0800) as u32;
 const V6: u32 = u16::to_be(0x86dd) as u32;
 
 impl Context for Skb {
     #[inline(always)]
     fn as_ptr(&self) -> *mut c_void {
-        self.skb.cast()
+        self.context.cast()
     }
 }
 
@@ -175,15 +196,23 @@ pub(crate) struct Call {
 
 impl Call {
     #[inline(always)]
-    pub(crate) fn new(ctx: &SockAddrContext) -> Self {
-        Self { call: ctx.sock_addr }
+    pub(crate) fn new(call: *mut bpf_sock_addr) -> Self {
+        Self { call }
+    }
+
+    /// The kernel's context.
+    #[inline(always)]
+    pub(crate) fn as_raw(&self) -> *mut bpf_sock_addr {
+        self.call
     }
 
     /// The socket that is called on.
     #[inline(always)]
     pub(crate) fn socket(&self) -> Option<Socket> {
         // SAFETY: the context of the running program is readable as a whole.
-        Socket::from_ptr(unsafe { (*self.call).__bindgen_anon_1.sk })
+        let socket = unsafe { (*self.call).__bindgen_anon_1 };
+        // SAFETY: the union is there for its size; it has this one field.
+        Socket::from_ptr(unsafe { socket.sk })
     }
 
     /// What the socket would send; `None` for what no policy allows.
@@ -236,21 +265,23 @@ impl Call {
     pub(crate) fn bound_v4(&self) -> End {
         // SAFETY: this field is readable in the hooks of IPv4.
         let word = unsafe { (*self.call).user_ip4 };
-        End { address: Address::from_v4(word.to_ne_bytes()), port: self.port() }
+        End::new(Address::from_v4(word.to_ne_bytes()), self.port())
     }
 
     /// The address of the call as it is.
     #[inline(always)]
     pub(crate) fn bound_v6(&self) -> End {
-        // SAFETY: this field is readable in the hooks of IPv6; the verifier wants each word read by itself.
-        let first = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[0]) };
+        // SAFETY: the context of the running program has this field; no more than its place is taken here.
+        let words: *const u32 = unsafe { &raw const (*self.call).user_ip6 }.cast();
+        // SAFETY: the field is readable in the hooks of IPv6; the verifier wants each word read by itself.
+        let first = unsafe { words.read_volatile() };
         // SAFETY: as above.
-        let second = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[1]) };
+        let second = unsafe { words.wrapping_add(1).read_volatile() };
         // SAFETY: as above.
-        let third = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[2]) };
+        let third = unsafe { words.wrapping_add(2).read_volatile() };
         // SAFETY: as above.
-        let last = unsafe { core::ptr::read_volatile(&raw const (*self.call).user_ip6[3]) };
-        End { address: Address::from_words([first, second, third, last]), port: self.port() }
+        let last = unsafe { words.wrapping_add(3).read_volatile() };
+        End::new(Address::from_words([first, second, third, last]), self.port())
     }
 
     #[inline(always)]
@@ -258,15 +289,15 @@ impl Call {
         // SAFETY: the context of the running program is readable as a whole; the port is its low half.
         u16::from_be(unsafe { (*self.call).user_port } as u16)
     }
+}
 
-    /// Makes the call fail with this errno instead of `EPERM`, where the kernel can.
-    #[inline(always)]
-    pub(crate) fn set_errno(&self, errno: u32) {
-        if errno != 0 && CAN_SET_ERRNO.load() == 1 {
-            // SAFETY: the loader found that the kernel has this helper for the hooks of `connect` and `sendmsg`. Its
-            // result says only that the value was out of range, and then the refusal stays `EPERM`.
-            let _refused = unsafe { bpf_set_retval(-(errno as i32)) };
-        }
+/// Makes the refused call that is being decided fail with this errno instead of `EPERM`, where the kernel can.
+#[inline(always)]
+pub(crate) fn set_errno(errno: u32) {
+    if errno != 0 && CAN_SET_ERRNO.load() == 1 {
+        // SAFETY: the loader found that the kernel has this helper for the hooks of `connect` and `sendmsg`. Its result
+        // says only that the value was out of range, and then the refusal stays `EPERM`.
+        let _refused = unsafe { bpf_set_retval(-errno.cast_signed()) };
     }
 }
 
@@ -279,8 +310,8 @@ impl Context for Call {
 
 /// Whether the socket that would receive a packet from `local` to `peer` belongs to this workload.
 #[inline(always)]
-pub(crate) fn peer_is_own(ctx: &impl Context, protocol: Protocol, local: End, peer: End, workload: u32) -> bool {
-    peer_workload(ctx.as_ptr(), protocol, &local, &peer) == Some(workload)
+pub(crate) fn peer_is_own(ctx: &impl Context, protocol: Protocol, local: &End, peer: &End, workload: u32) -> bool {
+    peer_workload(ctx.as_ptr(), protocol, local, peer) == Some(workload)
 }
 
 /// The workload of the socket that would receive a packet from `local` to `peer`.
@@ -323,12 +354,23 @@ fn tuple(local: &End, peer: &End) -> ([u32; 9], u32) {
 const TUPLE_V4: u32 = 12;
 const TUPLE_V6: u32 = 36;
 
-/// Notes the calling process on the socket's state.
+/// One of two answers of a function that the verifier checked by itself.
+///
+/// To the verifier such a function may return anything, to the compiler only what it can see it return: the answer is
+/// hidden from the compiler here, so that it does not remove the proof that the verifier demands.
 #[inline(always)]
-pub(crate) fn note_process(state: &mut SocketState) {
+pub(crate) fn answer(answer: i32) -> i32 {
+    // SAFETY: it reads a local.
+    unsafe { core::ptr::read_volatile(&raw const answer) & 1 }
+}
+
+/// Number and command name of the calling process.
+#[inline(always)]
+pub(crate) fn current_process() -> (u32, [u8; 16]) {
     // SAFETY: this helper has no arguments and cannot fail.
-    state.pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-    let command = (&raw mut state.command).cast();
+    let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    let mut command = [0; 16];
     // SAFETY: the buffer is 16 bytes; the helper fills it or leaves it zero.
-    let _always_zero = unsafe { bpf_get_current_comm(command, size_of::<[u8; 16]>() as u32) };
+    let _always_zero = unsafe { bpf_get_current_comm((&raw mut command).cast(), 16) };
+    (pid, command)
 }

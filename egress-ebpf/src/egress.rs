@@ -1,14 +1,10 @@
 //! Every packet on its way out: the last word.
 
-use egress_common::{
-    Decision, Protocol, Reason, Verdict,
-    entry::SocketState,
-    event::Hook,
-    packet::{self, Packet},
-};
+use aya_ebpf::bindings::__sk_buff;
+use egress_common::{Address, Decision, Protocol, Reason, Verdict, entry::SocketState, event::Hook, packet::Packet};
 
 use crate::{
-    context::{End, Skb, Socket},
+    context::{End, Skb, Socket, answer},
     judge::Judge,
     maps::{self, GENERATIONS},
     report::{self, Direction, Flow},
@@ -22,52 +18,56 @@ pub(crate) const DROP: i32 = 0;
 /// Decides a packet.
 #[inline(always)]
 pub(crate) fn decide(skb: &Skb) -> i32 {
-    let Some(socket) = skb.socket() else { return DROP };
-    let parsed = skb.family().ok_or(Reason::Protocol).and_then(|family| packet::parse(family, skb));
-    let packet = match parsed {
-        Ok(packet) if !packet.echo_reply => packet,
-        Ok(_) => return refuse_unread(skb, Reason::Protocol),
-        Err(reason) => return refuse_unread(skb, reason),
-    };
-    let state = maps::socket_state(&socket);
+    // Looked up before the packet is read, so that nothing of the packet has to be kept across the call.
+    let state = skb.socket().and_then(|socket| maps::socket_state(&socket));
     if let Some(state) = state
+        && let Ok(packet) = skb.packet()
         && holds_for(state, packet.protocol, packet.destination, packet.destination_port)
     {
         report::account(skb, state, Direction::Out, skb.length(), Hook::Egress);
         return PASS;
     }
-    decide_anew(skb, &socket, &packet)
+    answer(decide_outbound(skb.as_raw()))
 }
 
 /// Whether the decision on the socket is still good for this far end.
 #[inline(always)]
-pub(crate) fn holds_for(state: &SocketState, protocol: Protocol, remote: egress_common::Address, port: u16) -> bool {
-    state.generation != 0
-        && state.destination == remote
+pub(crate) fn holds_for(state: &SocketState, protocol: Protocol, remote: Address, port: u16) -> bool {
+    state.destination == remote
         && state.port == port
         && state.protocol == protocol.wire()
+        && state.generation != 0
         && GENERATIONS.get(state.policy).is_some_and(|generation| *generation == state.generation)
 }
 
-#[inline(always)]
-fn decide_anew(skb: &Skb, socket: &Socket, packet: &Packet) -> i32 {
-    let judge = Judge::of_this_cgroup();
-    let Some(state) = maps::socket_state_or_new(socket) else {
-        return refuse_unread(skb, Reason::NoMemory);
+/// Not inlined and checked by the verifier once, see `decide_destination`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn decide_outbound(skb: *mut __sk_buff) -> i32 {
+    let skb = &Skb::new(skb);
+    // Read again instead of handed over: the packet would take a tenth of the stack on the path of every packet.
+    let packet = &match skb.packet() {
+        Ok(packet) => packet,
+        Err(reason) => return refuse_unread(skb, reason, Hook::Egress),
     };
-    let local = End { address: packet.source, port: packet.source_port };
-    let remote = End { address: packet.destination, port: packet.destination_port };
-    let mut decision = verdict(skb, socket, packet, state, &judge);
-    let inbound = u8::from(decision.reason == Reason::Accepted);
-    if decision.verdict == Verdict::Deny {
-        if judge.only_records() {
-            decision.verdict = Verdict::Allow;
-        }
-        let flow = Flow { binding: judge.binding, protocol: packet.protocol.wire(), local, remote, decision, inbound };
-        report::refusal(skb, Some(state), &flow, Hook::Egress);
-        if decision.verdict == Verdict::Deny {
-            return DROP;
-        }
+    let Some(socket) = skb.socket() else { return refuse_unread(skb, Reason::Malformed, Hook::Egress) };
+    let Some(state) = maps::socket_state_or_new(&socket) else {
+        return refuse_unread(skb, Reason::NoMemory, Hook::Egress);
+    };
+    let judge = Judge::of_this_cgroup();
+    let mut flow = Flow::new(
+        judge.binding,
+        packet.protocol.wire(),
+        End::new(packet.source, packet.source_port),
+        End::new(packet.destination, packet.destination_port),
+    );
+    let decision = verdict(skb, &socket, packet, state, &judge, &flow);
+    flow.set(decision);
+    flow.inbound = u8::from(decision.reason == Reason::Accepted);
+    if decision.verdict == Verdict::Deny
+        && report::refusal(skb, &judge, state, &mut flow, Hook::Egress) == Verdict::Deny
+    {
+        return DROP;
     }
     if socket.listens() {
         // The answer to a connection request leaves through the listener; the connection will have its own state, a
@@ -77,11 +77,10 @@ fn decide_anew(skb: &Skb, socket: &Socket, packet: &Packet) -> i32 {
         return PASS;
     }
     let same = state.flags & SocketState::STARTED != 0
-        && state.destination == remote.address
-        && state.port == remote.port
-        && state.protocol == packet.protocol.wire();
+        && state.destination == flow.remote.address
+        && state.port == flow.remote.port
+        && state.protocol == flow.protocol;
     if !same {
-        let flow = Flow { binding: judge.binding, protocol: packet.protocol.wire(), local, remote, decision, inbound };
         report::begin(skb, state, &flow, Hook::Egress);
     }
     state.policy = judge.binding.policy;
@@ -91,38 +90,52 @@ fn decide_anew(skb: &Skb, socket: &Socket, packet: &Packet) -> i32 {
 }
 
 #[inline(always)]
-fn verdict(skb: &Skb, socket: &Socket, packet: &Packet, state: &mut SocketState, judge: &Judge) -> Decision {
-    let local = End { address: packet.source, port: packet.source_port };
-    let remote = End { address: packet.destination, port: packet.destination_port };
+fn verdict(
+    skb: &Skb,
+    socket: &Socket,
+    packet: &Packet,
+    state: &mut SocketState,
+    judge: &Judge,
+    flow: &Flow,
+) -> Decision {
+    // The kernel answers echo requests by itself; a workload that sends a reply uses it to carry something out.
+    if packet.echo_reply {
+        return Decision::deny(Reason::Protocol);
+    }
     if packet.protocol == Protocol::Tcp {
         if packet.opens() {
             // A socket that opens a connection is no longer one that accepted, however it came to do so.
             state.flags &= !SocketState::ACCEPTS;
-        } else if state.flags & SocketState::ACCEPTS != 0 && !socket.listens() {
-            // With `listen: false` only the workload's own sockets got as far as being accepted.
-            if judge.may_listen() || judge.is_own(skb, packet.protocol, local, remote) {
-                return Decision::allow(Reason::Accepted);
-            }
-        } else if socket.listens() {
-            if judge.may_listen() || judge.is_own(skb, packet.protocol, local, remote) {
-                return Decision::allow(Reason::Accepted);
-            }
-            return Decision::deny(Reason::Unsolicited);
+        } else if socket.listens() || state.flags & SocketState::ACCEPTS != 0 {
+            // With `listen: false` only the workload's own sockets on loopback may be answered.
+            return if judge.may_listen() || judge.is_own(skb, packet.protocol, &flow.local, &flow.remote) {
+                Decision::allow(Reason::Accepted)
+            } else {
+                Decision::deny(Reason::Unsolicited)
+            };
         }
     }
-    judge.decide(skb, packet.protocol, local, remote)
+    judge.decide(skb, packet.protocol, &flow.local, &flow.remote)
 }
 
 /// Refuses a packet that could not be read as far as its ends.
 #[inline(always)]
-fn refuse_unread(skb: &Skb, reason: Reason) -> i32 {
+pub(crate) fn refuse_unread(skb: &Skb, reason: Reason, hook: Hook) -> i32 {
+    answer(refuse_packet(skb.as_raw(), u32::from(reason.wire()), hook as u32))
+}
+
+/// Not inlined and checked by the verifier once, see `decide_destination`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn refuse_packet(skb: *mut __sk_buff, reason: u32, hook: u32) -> i32 {
+    let skb = &Skb::new(skb);
     let judge = Judge::of_this_cgroup();
-    let mut decision = Decision::deny(reason);
-    if judge.only_records() {
-        decision.verdict = Verdict::Allow;
+    let reason = Reason::from_wire(reason as u8).unwrap_or(Reason::Malformed);
+    let mut flow = Flow::new(judge.binding, 0, End::UNKNOWN, End::UNKNOWN);
+    flow.set(Decision::deny(reason));
+    let hook = if hook == Hook::Ingress as u32 { Hook::Ingress } else { Hook::Egress };
+    match report::refusal(skb, &judge, core::ptr::null(), &mut flow, hook) {
+        Verdict::Allow => PASS,
+        Verdict::Deny => DROP,
     }
-    let flow =
-        Flow { binding: judge.binding, protocol: 0, local: End::UNKNOWN, remote: End::UNKNOWN, decision, inbound: 0 };
-    report::refusal(skb, None, &flow, Hook::Egress);
-    if decision.verdict == Verdict::Allow { PASS } else { DROP }
 }

@@ -7,6 +7,10 @@
     unsafe_code,
     reason = "map memory, kernel contexts and helpers have no safe interface; `maps` and `context` give one"
 )]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "contexts and calls widen bytes and ports to words; a cast takes back what was put in"
+)]
 #![cfg_attr(target_arch = "bpf", allow(internal_features, reason = "atomic adds have no other name on this target"))]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
 #![cfg_attr(
@@ -34,48 +38,48 @@ use crate::context::{Call, Skb, Socket};
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
-    let call = Call::new(&ctx);
+    let call = Call::new(ctx.sock_addr);
     connect::decide(&call, call.destination_v4(), Hook::Connect)
 }
 
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
-    let call = Call::new(&ctx);
+    let call = Call::new(ctx.sock_addr);
     connect::decide(&call, call.destination_v6(), Hook::Connect)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    let call = Call::new(&ctx);
+    let call = Call::new(ctx.sock_addr);
     connect::decide(&call, call.destination_v4(), Hook::SendMsg)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    let call = Call::new(&ctx);
+    let call = Call::new(ctx.sock_addr);
     connect::decide(&call, call.destination_v6(), Hook::SendMsg)
 }
 
 #[cgroup_sock_addr(bind4)]
 fn bind4(ctx: SockAddrContext) -> i32 {
-    let call = Call::new(&ctx);
+    let call = Call::new(ctx.sock_addr);
     bind::decide(&call, call.bound_v4())
 }
 
 #[cgroup_sock_addr(bind6)]
 fn bind6(ctx: SockAddrContext) -> i32 {
-    let call = Call::new(&ctx);
+    let call = Call::new(ctx.sock_addr);
     bind::decide(&call, call.bound_v6())
 }
 
 #[cgroup_skb(egress)]
 fn egress(ctx: SkBuffContext) -> i32 {
-    egress::decide(&Skb::new(&ctx))
+    egress::decide(&Skb::new(ctx.skb.skb))
 }
 
 #[cgroup_skb(ingress)]
 fn ingress(ctx: SkBuffContext) -> i32 {
-    ingress::decide(&Skb::new(&ctx))
+    ingress::decide(&Skb::new(ctx.skb.skb))
 }
 
 #[cgroup_sock(sock_create)]

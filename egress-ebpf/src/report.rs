@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use egress_common::{
-    Decision,
+    Decision, Verdict,
     entry::{Binding, SocketState},
     event::{Event, Hook, Kind},
     limits::{REPORT_BYTES, REPORT_JIFFIES},
@@ -10,6 +10,7 @@ use egress_common::{
 
 use crate::{
     context::{self, Context, End},
+    judge::Judge,
     maps::{self, EVENTS, LOST_EVENTS, REFUSALS},
 };
 
@@ -65,7 +66,7 @@ pub(crate) fn begin(ctx: &impl Context, state: &mut SocketState, flow: &Flow, ho
     state.destination = flow.remote.address;
     state.port = flow.remote.port;
     state.protocol = flow.protocol;
-    state.reason = flow.decision.reason.wire();
+    state.reason = flow.reason;
     state.local = flow.local.address;
     state.local_port = flow.local.port;
     state.inbound = flow.inbound;
@@ -82,32 +83,74 @@ pub(crate) fn begin(ctx: &impl Context, state: &mut SocketState, flow: &Flow, ho
     report(ctx, state, Kind::Start, hook);
 }
 
-/// A flow as a hook sees it.
+/// A flow, or an attempt at one, as a hook sees it.
+#[repr(C)]
 pub(crate) struct Flow {
     /// Slot and workload.
     pub(crate) binding: Binding,
-    /// Protocol number.
-    pub(crate) protocol: u8,
     /// This end.
     pub(crate) local: End,
     /// The far end.
     pub(crate) remote: End,
-    /// What was decided.
-    pub(crate) decision: Decision,
+    /// Protocol number.
+    pub(crate) protocol: u8,
     /// 1 when the far end opened it.
     pub(crate) inbound: u8,
+    /// The [`egress_common::Reason`] of the decision.
+    pub(crate) reason: u8,
+    /// The [`Verdict`]; `Allow` with the reason of a refusal in audit mode.
+    pub(crate) verdict: u8,
+}
+
+impl Flow {
+    /// A flow about which nothing is decided yet.
+    #[inline(always)]
+    pub(crate) fn new(binding: Binding, protocol: u8, local: End, remote: End) -> Self {
+        Self { binding, local, remote, protocol, inbound: 0, reason: 0, verdict: 0 }
+    }
+
+    /// Notes what was decided.
+    #[inline(always)]
+    pub(crate) fn set(&mut self, decision: Decision) {
+        self.reason = decision.reason.wire();
+        self.verdict = decision.verdict as u8;
+    }
 }
 
 /// Reports the state of a flow.
 #[inline(always)]
 pub(crate) fn report(ctx: &impl Context, state: &SocketState, kind: Kind, hook: Hook) {
+    emit_flow(state, ctx.cookie(), kind as u32, hook as u32);
+}
+
+/// Counts and reports a refusal. In audit mode it is let through: then the verdict that is returned is `Allow`.
+#[inline(always)]
+pub(crate) fn refusal(
+    ctx: &impl Context,
+    judge: &Judge,
+    process: *const SocketState,
+    flow: &mut Flow,
+    hook: Hook,
+) -> Verdict {
+    let verdict = if judge.only_records() { Verdict::Allow } else { Verdict::Deny };
+    flow.verdict = verdict as u8;
+    emit_refusal(flow, process, ctx.cookie(), hook as u32);
+    verdict
+}
+
+/// The record of a flow. Like `decide_destination`, checked once by the verifier and not at every call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emit_flow(state: *const SocketState, socket: u64, kind: u32, hook: u32) -> u32 {
+    // SAFETY: callers pass the address of a value; the verifier demands this check all the same.
+    let Some(state) = (unsafe { state.as_ref() }) else { return 0 };
     let Some(mut slot) = EVENTS.reserve(0) else {
         maps::count(&LOST_EVENTS, 0);
-        return;
+        return 0;
     };
     slot.write(Event {
         time_nanoseconds: now_nanoseconds(),
-        socket: ctx.cookie(),
+        socket,
         tx_packets: state.tx_packets,
         tx_bytes: state.tx_bytes,
         rx_packets: state.rx_packets,
@@ -121,7 +164,7 @@ pub(crate) fn report(ctx: &impl Context, state: &SocketState, kind: Kind, hook: 
         pid: state.pid,
         kind: kind as u8,
         hook: hook as u8,
-        verdict: egress_common::Verdict::Allow as u8,
+        verdict: Verdict::Allow as u8,
         reason: state.reason,
         protocol: state.protocol,
         inbound: state.inbound,
@@ -129,27 +172,28 @@ pub(crate) fn report(ctx: &impl Context, state: &SocketState, kind: Kind, hook: 
         command: state.command,
     });
     slot.submit(NO_WAKE_UP);
+    0
 }
 
-/// Counts and reports a refusal. The verdict says whether it was let through all the same, as audit mode does.
-#[inline(always)]
-pub(crate) fn refusal(ctx: &impl Context, process: Option<&SocketState>, flow: &Flow, hook: Hook) {
-    maps::count(&REFUSALS, u32::from(flow.decision.reason.wire()));
+/// The record of a refusal: by the process that the socket's state names, or by the current one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emit_refusal(flow: *const Flow, process: *const SocketState, socket: u64, hook: u32) -> u32 {
+    // SAFETY: callers pass the address of a value; the verifier demands this check all the same.
+    let Some(flow) = (unsafe { flow.as_ref() }) else { return 0 };
+    maps::count(&REFUSALS, u32::from(flow.reason));
     let Some(mut slot) = EVENTS.reserve(0) else {
         maps::count(&LOST_EVENTS, 0);
-        return;
+        return 0;
     };
-    let mut nobody = SocketState::NEW;
-    let process = match process {
-        Some(state) => state,
-        None => {
-            context::note_process(&mut nobody);
-            &nobody
-        }
+    // SAFETY: callers pass null or the address of a value.
+    let (pid, command) = match unsafe { process.as_ref() } {
+        Some(state) => (state.pid, state.command),
+        None => context::current_process(),
     };
     slot.write(Event {
         time_nanoseconds: now_nanoseconds(),
-        socket: ctx.cookie(),
+        socket,
         tx_packets: 0,
         tx_bytes: 0,
         rx_packets: 0,
@@ -160,17 +204,18 @@ pub(crate) fn refusal(ctx: &impl Context, process: Option<&SocketState>, flow: &
         remote_port: flow.remote.port,
         policy: flow.binding.policy,
         workload: flow.binding.workload,
-        pid: process.pid,
+        pid,
         kind: Kind::Refusal as u8,
         hook: hook as u8,
-        verdict: flow.decision.verdict as u8,
-        reason: flow.decision.reason.wire(),
+        verdict: flow.verdict,
+        reason: flow.reason,
         protocol: flow.protocol,
         inbound: flow.inbound,
         reserved: [0; 2],
-        command: process.command,
+        command,
     });
     slot.submit(WAKE_UP);
+    0
 }
 
 #[inline(always)]

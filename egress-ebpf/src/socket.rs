@@ -33,25 +33,17 @@ pub(crate) fn create(socket: &Socket) -> i32 {
     };
     if let Some(state) = state {
         state.workload = judge.binding.workload;
-        context::note_process(state);
+        (state.pid, state.command) = context::current_process();
     }
     if reason == Reason::Rule {
         return PROCEED;
     }
-    let mut decision = Decision::deny(reason);
-    if judge.only_records() {
-        decision.verdict = Verdict::Allow;
+    let mut flow = Flow::new(judge.binding, protocol as u8, End::UNKNOWN, End::UNKNOWN);
+    flow.set(Decision::deny(reason));
+    match report::refusal(socket, &judge, core::ptr::null(), &mut flow, Hook::Socket) {
+        Verdict::Allow => PROCEED,
+        Verdict::Deny => REFUSE,
     }
-    let flow = Flow {
-        binding: judge.binding,
-        protocol: protocol as u8,
-        local: End::UNKNOWN,
-        remote: End::UNKNOWN,
-        decision,
-        inbound: 0,
-    };
-    report::refusal(socket, None, &flow, Hook::Socket);
-    if decision.verdict == Verdict::Allow { PROCEED } else { REFUSE }
 }
 
 /// Reports the last counters of a flow whose socket is closed.

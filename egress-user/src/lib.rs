@@ -7,8 +7,11 @@ pub mod cli;
 pub mod commands;
 pub mod compile;
 pub mod dns;
+pub mod engine;
 pub mod flow;
 pub mod kernel;
 pub mod policy;
+pub mod probe;
+pub mod runs;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -17,26 +17,36 @@ const FILE_LINES_MAX: usize = 400;
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let toolchain = setup::toolchain()?;
-    run_command(cargo("fmt").args(["--all", "--check"]))?;
-    no_long_files()?;
-    run_command(cargo("clippy").args(["--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     // For the host, the eBPF half is not all there.
     let mut ebpf = toolchain.cargo("rustc", &target_directory()?.join("xtask"));
-    run_command(ebpf.args(["--package", "egress-ebpf", "--locked", "--", "-Dwarnings"]))?;
-    run_command(cargo("doc").args(["--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    // Every check runs although another failed: one look is to show all that there is to mend.
+    let checks = [
+        run_command(cargo("fmt").args(["--all", "--check"])),
+        no_long_files(),
+        run_command(cargo("clippy").args(["--workspace", "--all-targets", "--", "-D", "warnings"])),
+        run_command(ebpf.args(["--package", "egress-ebpf", "--locked", "--", "-Dwarnings"])),
+        run_command(cargo("doc").args(["--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")),
+    ];
+    let failures: Vec<String> = checks.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    if !failures.is_empty() {
+        bail!("not every check passed\n  - {}", failures.join("\n  - "));
+    }
+    Ok(())
 }
 
 fn no_long_files() -> anyhow::Result<()> {
     let mut long = Vec::new();
-    for file in source_files(&workspace())? {
+    let root = workspace();
+    for file in source_files(&root)? {
         let lines = fs::read_to_string(&file).with_context(|| format!("read `{}`", file.display()))?.lines().count();
         if lines > FILE_LINES_MAX {
-            long.push(format!("`{}` has {lines} lines", file.display()));
+            let name = file.strip_prefix(&root).unwrap_or(&file);
+            long.push(format!("`{}` has {lines} lines", name.display()));
         }
     }
     if !long.is_empty() {
         long.sort();
-        bail!("{}; {FILE_LINES_MAX} is the most", long.join(", "));
+        bail!("a source file has {FILE_LINES_MAX} lines at most: {}", long.join(", "));
     }
     eprintln!("no source file has more than {FILE_LINES_MAX} lines");
     Ok(())

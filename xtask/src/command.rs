@@ -67,6 +67,9 @@ fn quoted(word: &OsStr) -> Cow<'_, str> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
         text
+    } else if text.contains('\x1f') {
+        // What cargo puts between flags. A terminal shows nothing for it.
+        Cow::Owned(format!("$'{}'", text.replace('\'', r"\'").replace('\x1f', r"\x1f")))
     } else {
         Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
     }
@@ -81,6 +84,9 @@ mod tests {
         let mut command = Command::new("/home/me/.rustup/bin/cargo");
         command.args(["test", "two words", "", "it's"]).env("EGRESS_BIN", "/a b/egress");
         assert_eq!(spelled(&command), r"EGRESS_BIN='/a b/egress' cargo test 'two words' '' 'it'\''s'");
+        let mut command = Command::new("cargo");
+        command.arg("check").env("CARGO_ENCODED_RUSTFLAGS", "-Cdebuginfo=2\x1f-Clinker=bpf-linker");
+        assert_eq!(spelled(&command), r"CARGO_ENCODED_RUSTFLAGS=$'-Cdebuginfo=2\x1f-Clinker=bpf-linker' cargo check");
         let mut command = Command::new("/usr/bin/mount");
         command.args(["-t", "bpf", "bpf", "/sys/fs/bpf"]);
         assert_eq!(spelled(&command), "/usr/bin/mount -t bpf bpf /sys/fs/bpf");

@@ -16,5 +16,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     setup::everything()?;
     let egress = build::egress(Profile::Release)?;
     let demo = build::binary("egress-tests", "demo", Profile::Release)?;
+    // The demo runs it, from the folder that they share.
+    build::binary("egress-tests", "probe", Profile::Release)?;
     run_command(show.arg(format!("EGRESS_BIN={}", egress.display())).arg(demo))
 }

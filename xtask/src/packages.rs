@@ -39,6 +39,9 @@ pub(crate) fn of_missing_programs() -> Vec<&'static str> {
     packages.into_iter().collect()
 }
 
+/// A new machine often installs its updates on its own at first, and holds apt's lock meanwhile. Seconds.
+const LOCK_WAIT: &str = "-oDPkg::Lock::Timeout=300";
+
 /// The package manager of Debian and its relatives.
 #[derive(Debug)]
 pub(crate) struct Apt {
@@ -47,15 +50,9 @@ pub(crate) struct Apt {
 }
 
 impl Apt {
-    /// Apt, where this machine has it and this process may use it.
-    pub(crate) fn find(privilege: Privilege) -> anyhow::Result<Self> {
-        if find_program("apt-get").is_none() {
-            bail!("this machine has no apt");
-        }
-        if privilege == Privilege::None {
-            bail!("this process is not root, and `sudo -n` does not work");
-        }
-        Ok(Self { privilege, is_updated: false })
+    /// Apt as this process may use it; that it may at all is found out when it is needed.
+    pub(crate) fn new(privilege: Privilege) -> Self {
+        Self { privilege, is_updated: false }
     }
 
     /// Whether a package can be installed in a version that is not too old.
@@ -72,7 +69,7 @@ impl Apt {
         self.update()?;
         let mut command = self.command("env")?;
         command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-        command.args(["install", "-y", "--no-install-recommends", "--no-remove"]);
+        command.args(["install", "-y", "--no-install-recommends", "--no-remove", LOCK_WAIT]);
         run(command.args(packages.iter().map(AsRef::as_ref)))?;
         // The package starts a web server. The tests start their own, in their own namespaces.
         let has_nginx = packages.iter().any(|package| package.as_ref().starts_with("nginx"));
@@ -82,16 +79,21 @@ impl Apt {
         Ok(())
     }
 
+    /// Reads the lists of packages anew, once.
     fn update(&mut self) -> anyhow::Result<()> {
-        if !self.is_updated {
-            run(self.command("apt-get")?.args(["update", "--quiet"]))?;
-            self.is_updated = true;
+        if self.is_updated {
+            return Ok(());
         }
+        if find_program("apt-get").is_none() {
+            bail!("this machine has no apt");
+        }
+        run(self.command("apt-get")?.args(["update", "--quiet", LOCK_WAIT]))?;
+        self.is_updated = true;
         Ok(())
     }
 
     fn command(&self, program: &str) -> anyhow::Result<Command> {
-        self.privilege.command(program).context("only root can install packages")
+        self.privilege.command(program).context("this process is not root, and `sudo -n` does not work")
     }
 }
 

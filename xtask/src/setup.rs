@@ -19,41 +19,52 @@ const LINKER_RELEASE: &str = "0.13.0";
 /// The major versions of LLVM that this release can be built against, each a feature `llvm-NN` of its crate.
 const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
+/// The LLVM of Debian 12's `rustc-web`, for advice; what is installed follows the compiler that is found.
+const LLVM_OF_DEBIAN: u32 = 22;
+
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Sets up all that `build`, `test` and `demo` need.
 pub(crate) fn everything() -> anyhow::Result<()> {
+    let privilege = Privilege::of_this_process();
+    let mut apt = Apt::new(privilege);
     // Each part is tried although another failed: a person wants to hear at once of everything that is missing.
-    let problems: Vec<String> = [toolchain().map(drop), programs(), bpffs()]
-        .into_iter()
-        .filter_map(|part| Some(format!("{:#}", part.err()?)))
-        .collect();
+    let parts = [toolchain_from(&mut apt).map(drop), programs(&mut apt), bpffs(privilege)];
+    let problems: Vec<String> = parts.into_iter().filter_map(|part| Some(format!("{:#}", part.err()?))).collect();
     if !problems.is_empty() {
-        bail!("set-up is not complete:\n\n{}", problems.join("\n\n"));
+        bail!("set-up is not complete\n\n{}", problems.join("\n\n"));
     }
     Ok(())
 }
 
 /// Sets up a compiler and a linker for the eBPF half.
 pub(crate) fn toolchain() -> anyhow::Result<Toolchain> {
+    toolchain_from(&mut Apt::new(Privilege::of_this_process()))
+}
+
+fn toolchain_from(apt: &mut Apt) -> anyhow::Result<Toolchain> {
     let trial = target_directory()?.join("xtask");
     let survey = Survey::take();
-    let toolchain = match survey.toolchain(&trial) {
+    if !trial.exists() {
+        eprintln!("trying what is here; a nightly compiler builds its `core` first, which takes a minute");
+    }
+    let reasons = match survey.toolchain(&trial) {
         Ok(toolchain) => {
             already_there(&format!("eBPF toolchain: {toolchain}"));
             return Ok(toolchain);
         }
-        Err(reasons) => {
-            eprintln!("no toolchain for the eBPF half yet:{}", listed(&reasons));
-            install_toolchain(survey, &trial)
-        }
+        Err(reasons) => reasons,
     };
-    toolchain.with_context(|| format!("no toolchain for the eBPF half. {}", by_hand()))
+    eprintln!("no toolchain for the eBPF half yet:{}", listed(&reasons));
+    let advice = by_hand(&survey);
+    let toolchain = install_toolchain(apt, survey, &trial)
+        .with_context(|| format!("there is no toolchain for the eBPF half. {advice}"))?;
+    eprintln!("eBPF toolchain: {toolchain}");
+    Ok(toolchain)
 }
 
-fn install_toolchain(mut survey: Survey, trial: &Path) -> anyhow::Result<Toolchain> {
-    let mut apt = Apt::find(Privilege::of_this_process())?;
-    let mut llvm = linker_llvm(&llvm_versions(&survey), &mut |llvm| offers_llvm(&mut apt, llvm))?;
+fn install_toolchain(apt: &mut Apt, mut survey: Survey, trial: &Path) -> anyhow::Result<Toolchain> {
+    let mut llvm = linker_llvm(&llvm_versions(&survey), &mut |llvm| offers_llvm(apt, llvm))?;
     if llvm.is_none() {
         let release_min = crate::toolchain::parse_release(env!("CARGO_PKG_RUST_VERSION")).unwrap_or_default();
         for package in COMPILER {
@@ -66,7 +77,7 @@ fn install_toolchain(mut survey: Survey, trial: &Path) -> anyhow::Result<Toolcha
         if let Ok(toolchain) = survey.toolchain(trial) {
             return Ok(toolchain);
         }
-        llvm = linker_llvm(&llvm_versions(&survey), &mut |llvm| offers_llvm(&mut apt, llvm))?;
+        llvm = linker_llvm(&llvm_versions(&survey), &mut |llvm| offers_llvm(apt, llvm))?;
     }
     let llvm = llvm.with_context(|| format!("apt offers no LLVM for {LINKER} that fits a compiler on this machine"))?;
     apt.install(&packages::linker_dependencies(llvm))?;
@@ -110,30 +121,33 @@ fn install_linker(llvm: u32) -> std::process::Command {
 }
 
 /// Both ways to a toolchain, for the person who has to go one of them.
-fn by_hand() -> String {
-    let llvm = LINKER_LLVM.start() + 1;
+fn by_hand(survey: &Survey) -> String {
+    let present = llvm_versions(survey).into_iter().find(|llvm| LINKER_LLVM.contains(llvm));
+    let llvm = present.unwrap_or(LLVM_OF_DEBIAN);
+    let mut commands =
+        vec![packages::install_command(&packages::linker_dependencies(llvm)), spelled(&install_linker(llvm))];
+    if present.is_none() {
+        commands.insert(0, packages::install_command(&COMPILER));
+    }
     format!(
         "One of these two ways leads to one:\n\n\
-         on Debian 12, as root or with sudo:\n  {}\n  {}\n  {}\n\n\
+         on Debian 12:\n  {}\n\n\
          anywhere, with rustup and a released `{LINKER}` (https://github.com/aya-rs/bpf-linker/releases) on PATH:\n  \
          rustup toolchain install nightly --profile minimal --component rust-src\n\n\
          What stopped set-up",
-        packages::install_command(&COMPILER),
-        packages::install_command(&packages::linker_dependencies(llvm)),
-        spelled(&install_linker(llvm)),
+        commands.join("\n  ")
     )
 }
 
 /// Sets up the programs that kernel tests and the demo call.
-fn programs() -> anyhow::Result<()> {
+fn programs(apt: &mut Apt) -> anyhow::Result<()> {
     let missing = packages::of_missing_programs();
     if missing.is_empty() {
         let names: Vec<&str> = packages::PROGRAMS.iter().map(|(program, _)| *program).collect();
         already_there(&format!("programs for tests: {}", names.join(", ")));
         return Ok(());
     }
-    let install = || Apt::find(Privilege::of_this_process())?.install(&missing);
-    install().with_context(|| {
+    apt.install(&missing).with_context(|| {
         let command = packages::install_command(&missing);
         format!("programs for tests are missing. On Debian this installs them:\n  {command}\nWhat stopped set-up")
     })?;
@@ -144,7 +158,7 @@ fn programs() -> anyhow::Result<()> {
 }
 
 /// Mounts the file system that keeps programs and maps in the kernel.
-fn bpffs() -> anyhow::Result<()> {
+fn bpffs(privilege: Privilege) -> anyhow::Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("read `/proc/self/mountinfo`")?;
     if is_bpffs_mounted(&mounts) {
         already_there(&format!("bpffs at {BPFFS}"));
@@ -152,7 +166,7 @@ fn bpffs() -> anyhow::Result<()> {
     }
     let advice =
         || format!("bpffs is not mounted. This mounts it:\n  sudo mount -t bpf bpf {BPFFS}\nWhat stopped set-up");
-    let mount = Privilege::of_this_process().command("mount");
+    let mount = privilege.command("mount");
     let mut mount = mount.context("this process is not root, and `sudo -n` does not work").with_context(advice)?;
     run(mount.args(["-t", "bpf", "bpf", BPFFS])).with_context(advice)
 }

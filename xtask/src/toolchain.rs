@@ -1,6 +1,6 @@
 //! Which compiler and which linker build the eBPF half, and how they are called.
 //!
-//! `egress-user/build.rs` includes this file, so that set-up and build cannot disagree. It therefore needs only `std`.
+//! `egress-user/build.rs` includes this file, so that set-up and build cannot disagree.
 //!
 //! The compiler must come with a `core` for the kernel's virtual machine, which a stable Rust does not have. There are
 //! two that do: a rustup nightly with the component `rust-src` builds one on the way, and some distributions package a
@@ -21,7 +21,7 @@ pub(crate) const TARGET: &str = "bpfel-unknown-none";
 /// Where a distribution puts its own compiler. Not searched on `PATH`, where rustup's comes first.
 pub(crate) const DISTRIBUTION_RUSTC: &str = "/usr/bin/rustc";
 
-/// The linker's name on `PATH`.
+/// The linker's name.
 pub(crate) const LINKER: &str = "bpf-linker";
 
 /// Flags of every crate of the eBPF half: BTF from debug information, and 32-bit registers and atomics.
@@ -195,20 +195,12 @@ fn write_if_different(path: &Path, text: &str) -> io::Result<()> {
 /// Whether a variable tells a cargo or rustc how to do the build that is going on, and must not reach a second one.
 /// How to reach registries and how to print concerns both.
 fn steers_the_outer_build(name: &OsStr) -> bool {
-    const SHARED: [&str; 8] = [
-        "CARGO_HOME",
-        "CARGO_MAKEFLAGS",
-        "CARGO_HTTP_",
-        "CARGO_NET_",
-        "CARGO_REGISTRY_",
-        "CARGO_REGISTRIES_",
-        "CARGO_SOURCE_",
-        "CARGO_TERM_",
-    ];
+    const SHARED: [&str; 7] = ["HOME", "MAKEFLAGS", "HTTP_", "NET_", "REGISTRY_", "REGISTRIES_", "TERM_"];
     const OTHERS: [&str; 4] = ["RUSTFLAGS", "RUSTDOC", "RUSTDOCFLAGS", "RUSTC_LINKER"];
-    let name = name.to_string_lossy();
-    OTHERS.contains(&name.as_ref())
-        || (name.starts_with("CARGO_") && !SHARED.iter().any(|prefix| name.starts_with(prefix)))
+    match name.to_string_lossy().as_ref().strip_prefix("CARGO_") {
+        Some(rest) => !SHARED.iter().any(|shared| rest.starts_with(shared)),
+        None => OTHERS.iter().any(|other| name == *other),
+    }
 }
 
 /// What this machine has, and why some of it is of no use.
@@ -266,7 +258,7 @@ impl Survey {
         }
     }
 
-    /// The first pair that links a trial program under `target_directory`; else every reason why there is none.
+    /// The first pair that links a trial program in `target_directory`; else every reason why there is none.
     pub(crate) fn toolchain(&self, target_directory: &Path) -> Result<Toolchain, Vec<String>> {
         let mut rejected = self.rejected.clone();
         for compiler in &self.compilers {
@@ -304,7 +296,7 @@ fn distribution(rustc: &Path) -> Result<Compiler, String> {
         return Err(format!("has no `core` for {TARGET}"));
     }
     // Any recent cargo can drive another compiler, and this one is here.
-    let cargo = env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into()).into();
     Ok(Compiler { rustc: rustc.to_owned(), cargo, core: CoreLibrary::Ready, version: version(rustc)? })
 }
 

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod explain;
 pub mod policy;
 pub mod run;
+pub mod self_probe;
 
 /// Exit code of success.
 pub const OK: u8 = 0;
@@ -40,5 +41,11 @@ impl From<anyhow::Error> for Failure {
 /// Prints an error with its causes on stderr. A closed stderr is nobody's fault and nobody's to hear about.
 pub(crate) fn print_error(error: &anyhow::Error) {
     let written = writeln!(std::io::stderr(), "egress: {error:#}");
+    drop(written);
+}
+
+/// Prints a line on stdout. A closed stdout ends nothing: what was asked for is done all the same.
+pub(crate) fn print_line(line: &str) {
+    let written = writeln!(std::io::stdout(), "{line}");
     drop(written);
 }

@@ -1,0 +1,308 @@
+//! `egress run`.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    io::{IsTerminal as _, Write as _},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, anyhow};
+use clap::builder::FalseyValueParser;
+use nix::unistd::Uid;
+
+use self::{
+    identity::{Identity, Wish},
+    lookups::Lookups,
+    report::Style,
+    session::Session,
+    signals::Held,
+    sinks::{EventsFile, RefusalsFile},
+    spawn::{NotStarted, Start},
+    supervise::{Governed, Supervisor, Unresolved},
+};
+use super::{Failure, OK, USAGE};
+use crate::{
+    cgroup,
+    dns::resolver::{self, DNS_PORT, Resolver},
+    engine::{Engine, Recording},
+    flow::record::rfc3339,
+    kernel::{self, preflight::Check},
+    policy::{self, Destination, DomainPattern, Policy},
+    runs::{self, State},
+};
+
+mod clock;
+mod descriptors;
+mod identity;
+mod lookups;
+mod readable;
+mod report;
+mod session;
+mod signals;
+mod sinks;
+mod spawn;
+mod supervise;
+
+/// Exit code of a failure of our own, wrong usage included, as env(1) has it: 2 is the command's.
+pub const OWN_FAILURE: u8 = 125;
+/// Exit code of a command that cannot be executed, as env(1) has it.
+const NOT_EXECUTABLE: u8 = 126;
+/// Exit code of a command that is not there, as env(1) has it.
+const NOT_FOUND: u8 = 127;
+
+/// Runs a command under a policy that the kernel enforces.
+///
+/// Ends with the command's own exit code, or 128 and the number of the signal that ended it; 125 when egress itself
+/// fails, which a policy with problems is, 126 when the command cannot be executed, 127 when it is not there.
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "egress run (--policy FILE | --allow DESTINATION… [--block-port PORT…]) [OPTIONS] -- COMMAND…"
+)]
+pub struct Args {
+    /// The policy [env: `EGRESS_POLICY`, if no rules are given here]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["allow", "block_port"])]
+    policy: Option<PathBuf>,
+    /// What the command may reach, such as `api.example.com:443` or `10.0.0.0/8`; may be repeated
+    #[arg(long, value_name = "DESTINATION")]
+    allow: Vec<String>,
+    /// A port that the command may not reach wherever it is, such as `22` or `5432/tcp`; may be repeated
+    #[arg(long, value_name = "PORT")]
+    block_port: Vec<String>,
+    /// Print the policy as a file, and run nothing
+    #[arg(long)]
+    print_policy: bool,
+    /// Ask this name server, and let the command ask it, instead of those in /etc/resolv.conf; may be repeated
+    #[arg(long, value_name = "ADDR[:PORT]", env = "EGRESS_RESOLVER", value_delimiter = ',', value_parser = name_server)]
+    resolver: Vec<SocketAddr>,
+    /// Write every event to this file, one JSON object per line
+    #[arg(long, value_name = "FILE", env = "EGRESS_EVENTS")]
+    events: Option<PathBuf>,
+    /// Run the command as this user instead of the one who called sudo
+    #[arg(long, value_name = "NAME", env = "EGRESS_USER")]
+    user: Option<String>,
+    /// Print no summary at the end
+    #[arg(long, env = "EGRESS_QUIET", value_parser = FalseyValueParser::new())]
+    quiet: bool,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "COMMAND", required_unless_present = "print_policy")]
+    command: Vec<OsString>,
+}
+
+/// Runs the command and returns its exit code.
+pub fn run(args: Args) -> Result<u8, Failure> {
+    let own = |error| Failure::new(OWN_FAILURE, error);
+    let policy = read_policy(&args).map_err(|Failure { code: _, error }| own(error))?;
+    if args.print_policy {
+        return print_policy(&policy);
+    }
+    refuse_wildcards(&policy).map_err(own)?;
+    descriptors::seal().map_err(own)?;
+    preflight().map_err(own)?;
+    let held = Held::hold().map_err(own)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("start the runtime").map_err(own)?.block_on(govern(&args, policy, &held))
+}
+
+/// Everything between the policy and the exit code.
+async fn govern(args: &Args, policy: Policy, held: &Held) -> Result<u8, Failure> {
+    let own = |error| Failure::new(OWN_FAILURE, error);
+    let identity = identity(args).map_err(own)?;
+    let mut supervisor = supervisor(args, policy, held).map_err(own)?;
+    match supervisor.resolve().await {
+        Ok(()) => {}
+        Err(Unresolved::Interrupted(signal)) => {
+            let code = supervise::Ending::Signal(u8::try_from(signal as i32).unwrap_or(u8::MAX)).code();
+            return Err(Failure::new(code, anyhow!("{signal} came before the command was started")));
+        }
+        Err(Unresolved::Failed(error)) => return Err(own(error)),
+    }
+    let mut session = prepare(args, identity.as_ref(), &mut supervisor).map_err(own)?;
+    let ending = supervised(args, identity, held, &mut supervisor, &mut session).await;
+    let ended = session.end();
+    let code = ending?;
+    ended.map_err(own)?;
+    Ok(code)
+}
+
+/// Makes the cgroup and governs it.
+fn prepare(args: &Args, identity: Option<&Identity>, supervisor: &mut Supervisor) -> anyhow::Result<Session> {
+    let now = clock::now()?;
+    let command = args.command.first().map(|command| command.to_string_lossy().into_owned()).unwrap_or_default();
+    let policy = supervisor.engine.policy().name.to_string();
+    let state = State {
+        pid: std::process::id(),
+        started: rfc3339(now.wall),
+        policy,
+        command,
+        cgroup: None,
+        cgroup_namespace: Some(runs::cgroup_namespace()?),
+    };
+    let mut session = Session::create(state)?;
+    let uid = identity.map_or(Uid::current(), |identity| identity.uid);
+    let compiled = supervisor.engine.begin(clock::now()?)?;
+    session.govern(uid.as_raw(), compiled)?;
+    supervisor.engine.name_cgroup(session.cgroup()?.path().display().to_string());
+    Ok(session)
+}
+
+/// Starts the command and stays until it and everything it started has ended.
+async fn supervised(
+    args: &Args,
+    identity: Option<Identity>,
+    held: &Held,
+    supervisor: &mut Supervisor,
+    session: &mut Session,
+) -> Result<u8, Failure> {
+    let own = |error| Failure::new(OWN_FAILURE, error);
+    let directory = session.directory().to_path_buf();
+    let refusals_file = RefusalsFile::create(&directory).map_err(own)?;
+    let events = session.governor().and_then(kernel::Governor::events).map_err(own)?;
+    let start = Start {
+        command: &args.command,
+        door: session.cgroup().and_then(cgroup::Cgroup::door).map_err(own)?,
+        read_only: &directory,
+        refusals: refusals_file.path(),
+        identity,
+        signals: held.original,
+    };
+    let mut child = spawn::start(start).map_err(|error| not_started(error, &args.command))?;
+    let mut governed = Governed { session, events, refusals_file };
+    let ending = supervisor.stand_by(&mut governed, &mut child).await;
+    let stopped = governed.session.stop();
+    supervisor.drain(&mut governed).map_err(own)?;
+    if !args.quiet {
+        let losses = supervisor.losses(&mut governed).map_err(own)?;
+        print_summary(&report::summary(&supervisor.engine, losses, style()));
+    }
+    let code = ending.map_err(own)?.code();
+    stopped.map_err(own)?;
+    Ok(code)
+}
+
+fn supervisor(args: &Args, policy: Policy, held: &Held) -> anyhow::Result<Supervisor> {
+    let mut name_servers: BTreeSet<SocketAddr> = args.resolver.iter().copied().collect();
+    if name_servers.is_empty() {
+        match resolver::system_name_servers() {
+            Ok(found) => name_servers = found,
+            Err(error) => say(&format!("no name server is known, so only /etc/hosts is asked for names: {error:#}")),
+        }
+    }
+    let recording = if args.events.is_some() { Recording::Events } else { Recording::Refusals };
+    Ok(Supervisor {
+        lookups: Lookups::new(Resolver::new(&name_servers)?),
+        engine: Engine::new(policy, name_servers, recording),
+        signals: held.watch()?,
+        events_file: args.events.as_deref().map(EventsFile::create).transpose()?,
+        says: say,
+    })
+}
+
+fn identity(args: &Args) -> anyhow::Result<Option<Identity>> {
+    let [uid, gid] = ["SUDO_UID", "SUDO_GID"].map(|name| std::env::var(name).ok());
+    identity::choose(Wish {
+        user: args.user.as_deref(),
+        is_root: Uid::effective().is_root(),
+        sudo: uid.as_deref().zip(gid.as_deref()),
+    })
+}
+
+/// Nothing is governed half: what is missing is told, and the command is not started.
+fn preflight() -> anyhow::Result<()> {
+    let missing: Vec<String> = kernel::preflight::machine()
+        .into_iter()
+        // The kernel's verifier explains itself on thousands of lines.
+        .filter_map(|Check { name, outcome }| Some(format!("{name}: {}", outcome.err()?.lines().next()?)))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow!("this machine cannot govern the command: {}; `egress doctor` tells more", missing.join("; ")))
+}
+
+fn not_started(error: NotStarted, command: &[OsString]) -> Failure {
+    let name = command.first().map(|command| command.to_string_lossy().into_owned()).unwrap_or_default();
+    match error {
+        NotStarted::NotFound => Failure::new(NOT_FOUND, anyhow!("there is no command `{}`", name.escape_debug())),
+        NotStarted::NotExecutable(error) => Failure::new(
+            NOT_EXECUTABLE,
+            anyhow::Error::from(error).context(format!("execute `{}`", name.escape_debug())),
+        ),
+        NotStarted::Prepare(error) => {
+            Failure::new(OWN_FAILURE, error.context(format!("start `{}`", name.escape_debug())))
+        }
+    }
+}
+
+/// Until there is a DNS proxy, nobody knows which names below a wildcard the command will ask for.
+fn refuse_wildcards(policy: &Policy) -> anyhow::Result<()> {
+    let wildcards: Vec<String> = policy
+        .allow
+        .iter()
+        .filter_map(|rule| match &rule.destination {
+            Destination::Domain(pattern @ DomainPattern::Below(_)) => Some(format!("`{pattern}`")),
+            Destination::Domain(DomainPattern::Exact(_)) | Destination::Network(_) => None,
+        })
+        .collect();
+    if wildcards.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "wildcard domains need the DNS proxy, which `egress run` does not have yet: {}; list the names instead",
+        wildcards.join(", ")
+    ))
+}
+
+fn read_policy(args: &Args) -> Result<Policy, Failure> {
+    let has_rules = !args.allow.is_empty() || !args.block_port.is_empty();
+    let file = args.policy.clone().or_else(|| {
+        let named = std::env::var_os("EGRESS_POLICY").filter(|named| !named.is_empty() && !has_rules);
+        named.map(PathBuf::from)
+    });
+    match file {
+        Some(file) => super::policy::load(&file),
+        None if has_rules => policy::from_arguments(&args.allow, &args.block_port)
+            .map_err(|problems| Failure::new(USAGE, anyhow!("the policy has problems\n{problems}"))),
+        None => Err(Failure::new(
+            USAGE,
+            anyhow!("no policy was given; name a file with `--policy`, or what may be reached with `--allow`"),
+        )),
+    }
+}
+
+fn print_policy(policy: &Policy) -> Result<u8, Failure> {
+    let written = std::io::stdout().write_all(policy::show(policy).as_bytes());
+    written.context("print the policy").map_err(|error| Failure::new(OWN_FAILURE, error))?;
+    Ok(OK)
+}
+
+/// Reads `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`.
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok();
+    match (text.parse::<IpAddr>().ok().or_else(bracketed), text.parse::<SocketAddr>()) {
+        (Some(address), _) => Ok(SocketAddr::new(address, DNS_PORT)),
+        (None, Ok(address)) if address.port() != 0 => Ok(address),
+        (None, Ok(_) | Err(_)) => {
+            Err("expected an address such as `192.0.2.53`, `192.0.2.53:5353` or `[2001:db8::53]:5353`".to_owned())
+        }
+    }
+}
+
+fn style() -> Style {
+    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal();
+    if colour { Style::Colour } else { Style::Plain }
+}
+
+/// A closed stderr is nobody's fault and nobody's to hear about.
+fn print_summary(text: &str) {
+    let written = std::io::stderr().write_all(text.as_bytes());
+    drop(written);
+}
+
+fn say(text: &str) {
+    print_summary(&format!("egress: {text}\n"));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! Scenarios: inputs with times, and the effects that must come of them.
+
+use egress_common::{Protocol, Verdict};
+
+use super::*;
+use crate::{flow::observation::tests::refusal, policy::Flow};
+
+#[test]
+fn every_exact_name_is_asked_for_at_the_first_tick_and_wildcards_are_not() {
+    let mut engine = engine(&["b.example", "a.example:443", "*.c.example", "10.0.0.0/8"]);
+    let effects = engine.handle(Input::Tick, at(1000));
+    assert_eq!(effects, [Effect::Resolve(name("a.example")), Effect::Resolve(name("b.example"))]);
+    assert_eq!(engine.handle(Input::Tick, at(2000)), [], "questions are on their way");
+}
+
+#[test]
+fn an_address_is_allowed_until_its_grace_has_ended_and_then_taken_out_of_the_maps() {
+    let mut engine = engine(&["a.example:443"]);
+    engine.handle(Input::Tick, at(1000));
+    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 10)), at(1000));
+    let mut kernel = engine.begin(at(1000)).unwrap().clone();
+    assert_eq!(verdict(&kernel, "5.9.0.1", 1000), (Verdict::Allow, Reason::Rule));
+    for second in 1001..1310 {
+        turn(&mut engine, &mut kernel, second);
+        assert_eq!(verdict(&kernel, "5.9.0.1", second), (Verdict::Allow, Reason::Rule), "at {second}");
+    }
+    turn(&mut engine, &mut kernel, 1310);
+    assert_eq!(verdict(&kernel, "5.9.0.1", 1310), (Verdict::Deny, Reason::NoRule));
+}
+
+#[test]
+fn a_name_that_turns_over_to_another_address_has_no_gap() {
+    let mut engine = engine(&["a.example:443"]);
+    engine.handle(Input::Tick, at(1000));
+    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 10)), at(1000));
+    let mut kernel = engine.begin(at(1000)).unwrap().clone();
+    let effects = turn(&mut engine, &mut kernel, 1010);
+    assert_eq!(effects, [Effect::Resolve(name("a.example"))]);
+    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.2", 10)), at(1010));
+    turn(&mut engine, &mut kernel, 1010);
+    for address in ["5.9.0.1", "5.9.0.2"] {
+        assert_eq!(verdict(&kernel, address, 1010), (Verdict::Allow, Reason::Rule), "{address}");
+    }
+}
+
+#[test]
+fn a_refusal_of_an_unknown_address_asks_for_names_before_their_time() {
+    let mut engine = engine(&["a.example:443"]);
+    engine.handle(Input::Tick, at(1000));
+    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 600)), at(1000));
+    assert_eq!(engine.handle(Input::Tick, at(1005)), []);
+    engine.handle(Input::Event(&Event { reason: Reason::BlockedPort.wire(), ..refusal("curl") }), at(1005));
+    assert_eq!(engine.handle(Input::Tick, at(1005)), [], "no answer would change this");
+    engine.handle(Input::Event(&refusal("curl")), at(1005));
+    assert_eq!(engine.handle(Input::Tick, at(1005)), [Effect::Resolve(name("a.example"))]);
+}
+
+#[test]
+fn the_kernel_forgets_addresses_by_itself_when_nobody_ticks() {
+    let mut engine = engine(&["a.example:443"]);
+    engine.handle(Input::Tick, at(1000));
+    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 10)), at(1000));
+    let kernel = engine.begin(at(1000)).unwrap();
+    assert_eq!(verdict(kernel, "5.9.0.1", 1369), (Verdict::Allow, Reason::Rule));
+    assert_eq!(verdict(kernel, "5.9.0.1", 1370), (Verdict::Deny, Reason::Expired));
+}
+
+#[test]
+fn changes_that_failed_are_in_the_next_ones_again() {
+    let mut engine = engine(&["a.example:443", "b.example:443"]);
+    engine.handle(Input::Tick, at(1000));
+    let mut kernel = engine.begin(at(1000)).unwrap().clone();
+    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 60)), at(1000));
+    assert!(matches!(engine.handle(Input::Tick, at(1000))[..], [Effect::Apply(_)]));
+    let told = engine.handle(Input::Applied(Err("the map is full".to_owned())), at(1000));
+    assert_eq!(told, [Effect::Tell("new addresses are not allowed: the map is full".to_owned())]);
+    assert_eq!(engine.handle(Input::Tick, at(1001)), [], "nothing new");
+    engine.handle(Input::Answer(&name("b.example"), &answer("5.9.0.2", 60)), at(1002));
+    turn(&mut engine, &mut kernel, 1002);
+    for address in ["5.9.0.1", "5.9.0.2"] {
+        assert_eq!(verdict(&kernel, address, 1002), (Verdict::Allow, Reason::Rule), "{address}");
+    }
+}
+
+#[test]
+fn no_second_change_is_made_while_one_is_on_its_way() {
+    let mut engine = engine(&["a.example", "b.example"]);
+    engine.handle(Input::Tick, at(1000));
+    engine.begin(at(1000)).unwrap();
+    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 60)), at(1000));
+    assert!(matches!(engine.handle(Input::Tick, at(1000))[..], [Effect::Apply(_)]));
+    engine.handle(Input::Answer(&name("b.example"), &answer("5.9.0.2", 60)), at(1000));
+    assert_eq!(engine.handle(Input::Tick, at(1000)), []);
+    engine.handle(Input::Applied(Ok(())), at(1000));
+    assert!(matches!(engine.handle(Input::Tick, at(1000))[..], [Effect::Apply(_)]));
+}
+
+#[test]
+fn an_answer_into_a_private_network_opens_nothing() {
+    let mut engine = engine(&["a.example"]);
+    engine.handle(Input::Tick, at(1000));
+    for address in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254"] {
+        engine.handle(Input::Answer(&name("a.example"), &answer(address, 60)), at(1000));
+        let kernel = engine.begin(at(1000)).unwrap();
+        assert_eq!(verdict(kernel, address, 1000).0, Verdict::Deny, "{address}");
+    }
+}
+
+#[test]
+fn a_refusal_is_a_line_with_its_name_and_the_time_of_the_kernel() {
+    let mut engine = engine(&["a.example:80"]);
+    engine.handle(Input::Answer(&name("a.example"), &answer("192.0.2.1", 60)), at(6));
+    engine.name_cgroup("/x".to_owned());
+    let effects = engine.handle(Input::Event(&refusal("curl")), at(6));
+    let [Effect::Refuse(line), Effect::Record(record)] = &effects[..] else {
+        panic!("a line for each file: {effects:?}");
+    };
+    // The event is of the fifth second of a boot that was at 12:00:00.
+    for text in
+        [r#""time":"2026-11-22T12:00:05.000000000Z""#, r#""name":"a.example""#, r#""allow":"- a.example:443/tcp""#]
+    {
+        assert!(line.contains(text), "{text} in {line}");
+    }
+    for text in [r#""domain":"a.example""#, r#""cgroup":"/x""#, r#""policy":"command-line""#] {
+        assert!(record.contains(text), "{text} in {record}");
+    }
+    assert_eq!(engine.refusals().count(), 1);
+}
+
+#[test]
+fn an_event_without_meaning_is_counted() {
+    let mut engine = engine(&[]);
+    assert_eq!(engine.handle(Input::Event(&Event { kind: 99, ..refusal("x") }), at(1)), []);
+    assert_eq!(engine.unreadable_events(), 1);
+}
+
+fn engine(allow: &[&str]) -> Engine {
+    let allow: Vec<String> = allow.iter().map(|rule| (*rule).to_owned()).collect();
+    Engine::new(crate::policy::from_arguments(&allow, &[]).unwrap(), BTreeSet::new(), Recording::Events)
+}
+
+/// One tick, its changes made.
+fn turn(engine: &mut Engine, kernel: &mut CompiledPolicy, second: u64) -> Vec<Effect> {
+    let effects = engine.handle(Input::Tick, at(second));
+    for effect in &effects {
+        if let Effect::Apply(changes) = effect {
+            changes.apply(kernel);
+            assert_eq!(engine.handle(Input::Applied(Ok(())), at(second)), []);
+        }
+    }
+    effects
+}
+
+fn at(second: u64) -> Now {
+    let boot: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+    let wall = boot + SignedDuration::from_secs(i64::try_from(second).unwrap());
+    Now { boot_nanoseconds: second * 1_000_000_000, wall }
+}
+
+fn name(text: &str) -> DomainName {
+    DomainName::parse(text).unwrap()
+}
+
+fn answer(address: &str, ttl: u32) -> Answer {
+    Answer { addresses: vec![(address.parse().unwrap(), ttl)], failure: None }
+}
+
+fn verdict(kernel: &CompiledPolicy, address: &str, second: u64) -> (Verdict, Reason) {
+    let flow = Flow { protocol: Protocol::Tcp, destination: address.parse().unwrap(), port: 443 };
+    let decision = kernel.decide(&flow, u32::try_from(second).unwrap());
+    (decision.verdict, decision.reason)
+}

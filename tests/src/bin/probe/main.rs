@@ -1,0 +1,149 @@
+//! `probe ACTION…`: uses the network as its arguments say and prints one JSON line for each. Each argument is one action
+//! with its words separated by spaces:
+//!
+//! - `tcp ADDRESS [MARK]`: connect, send the mark, wait for its echo.
+//! - `udp ADDRESS MARK [SIZE]`: `sendto` on an unconnected socket, wait for the echo.
+//! - `udp-connected ADDRESS MARK`: `connect`, `send`, wait for the echo.
+//! - `udp-elsewhere ADDRESS OTHER MARK`: `connect` to the first, `sendto` the other.
+//! - `fast-open ADDRESS MARK`: the mark in the SYN.
+//! - `ping ADDRESS MARK`: an ICMP echo from an unprivileged socket.
+//! - `socket DOMAIN TYPE PROTOCOL`: only make it; the words are numbers.
+//! - `bind-tcp ADDRESS`, `bind-udp ADDRESS`, `listen ADDRESS`: only that.
+//! - `listen-unbound SECONDS`: listen without `bind`, accept one connection, echo one message.
+//! - `wait-udp ADDRESS SECONDS`: say so, wait for one datagram.
+//! - `own-loopback ADDRESS`: listen, connect to it, exchange a mark.
+//! - `accept ADDRESS SECONDS`: listen, say so, accept one connection, echo one message, report.
+//! - `resolve NAME`: ask the C library.
+//! - `repeat SECONDS NAME:PORT`: resolve, connect and exchange a mark, over and over.
+//! - `flood SECONDS MARK ADDRESS…`: send datagrams and open connections to all of them, whatever happens.
+//! - `inherited DESCRIPTOR MARK`: send on a socket that another process opened.
+//! - `routing-header VIA ADDRESS MARK`: `sendto` the address with an IPv6 routing header that leads elsewhere first.
+//! - `write PATH`: open a file for writing.
+
+mod actions;
+mod listen;
+mod rounds;
+mod routing;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use egress_tests::probe::Report;
+use nix::errno::Errno;
+
+fn main() -> ExitCode {
+    for action in std::env::args().skip(1) {
+        let words: Vec<&str> = action.split(' ').collect();
+        let mut calls = Calls::new(&action);
+        if let Err(error) = act(&mut calls, &words) {
+            drop(writeln!(io::stderr(), "probe: `{action}`: {error:#}"));
+            return ExitCode::FAILURE;
+        }
+        if calls.print().is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn act(calls: &mut Calls, words: &[&str]) -> Result<()> {
+    match words {
+        ["tcp", address] => actions::tcp(calls, read(address)?, ""),
+        ["tcp", address, mark] => actions::tcp(calls, read(address)?, mark),
+        ["udp", address, mark] => actions::udp(calls, read(address)?, mark, mark.len()),
+        ["udp", address, mark, size] => actions::udp(calls, read(address)?, mark, read(size)?),
+        ["udp-connected", address, mark] => actions::udp_connected(calls, read(address)?, mark),
+        ["udp-elsewhere", address, other, mark] => actions::udp_elsewhere(calls, read(address)?, read(other)?, mark),
+        ["fast-open", address, mark] => actions::fast_open(calls, read(address)?, mark),
+        ["ping", address, mark] => actions::ping(calls, read(address)?, mark),
+        ["socket", domain, kind, protocol] => actions::socket(calls, read(domain)?, read(kind)?, read(protocol)?),
+        ["bind-tcp", address] => listen::bind_tcp(calls, read(address)?),
+        ["bind-udp", address] => listen::bind_udp(calls, read(address)?),
+        ["listen", address] => listen::listen(calls, read(address)?),
+        ["listen-unbound", seconds] => listen::listen_unbound(calls, read(seconds)?),
+        ["wait-udp", address, seconds] => listen::wait_udp(calls, read(address)?, read(seconds)?),
+        ["own-loopback", address] => listen::own_loopback(calls, read(address)?),
+        ["accept", address, seconds] => listen::accept(calls, read(address)?, read(seconds)?),
+        ["resolve", name] => rounds::resolve(calls, name),
+        ["repeat", seconds, destination] => {
+            rounds::repeat(calls, read(seconds)?, destination);
+            Ok(())
+        }
+        ["flood", seconds, mark, addresses @ ..] => {
+            let addresses: Result<Vec<_>> = addresses.iter().map(|address| read(address)).collect();
+            rounds::flood(calls, read(seconds)?, mark, &addresses?);
+            Ok(())
+        }
+        ["inherited", descriptor, mark] => actions::inherited(calls, read(descriptor)?, mark),
+        ["routing-header", via, address, mark] => routing::send(calls, read(via)?, read(address)?, mark),
+        ["write", path] => actions::write(calls, path),
+        _ => bail!("no such action"),
+    }
+    // A failed call is a result of the action, not a failure of this program.
+    .map_or_else(|_: Failed| Ok(()), Ok)
+}
+
+fn read<T: std::str::FromStr>(word: &str) -> Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    word.parse().with_context(|| format!("read `{word}`"))
+}
+
+/// A call failed, and the report says how.
+struct Failed;
+
+/// The calls of one action, as they go into its report.
+struct Calls {
+    report: Report,
+}
+
+impl Calls {
+    fn new(action: &str) -> Self {
+        Self {
+            report: Report {
+                action: action.to_owned(),
+                call: String::new(),
+                errno: 0,
+                microseconds: 0,
+                reply: String::new(),
+                successes: 0,
+                failures: 0,
+            },
+        }
+    }
+
+    /// Makes a call and notes how it went.
+    #[expect(clippy::disallowed_methods, reason = "how long a call takes is what is measured")]
+    fn call<T>(&mut self, name: &str, call: impl FnOnce() -> io::Result<T>) -> Result<T, Failed> {
+        let start = Instant::now();
+        let result = call();
+        self.report.microseconds = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        name.clone_into(&mut self.report.call);
+        result.map_err(|error| {
+            self.report.errno = errno(&error) as i32;
+            Failed
+        })
+    }
+
+    fn print(&self) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        serde_json::to_writer(&mut stdout, &self.report)?;
+        writeln!(stdout)?;
+        stdout.flush()
+    }
+}
+
+/// The kernel's error, or the nearest to what a library says.
+fn errno(error: &io::Error) -> Errno {
+    match (error.raw_os_error(), error.kind()) {
+        (Some(number), _) => Errno::from_raw(number),
+        (None, io::ErrorKind::TimedOut) => Errno::ETIMEDOUT,
+        (None, io::ErrorKind::UnexpectedEof) => Errno::ECONNRESET,
+        (None, _) => Errno::EIO,
+    }
+}
