@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use egress_common::{Protocol, Reason, Verdict};
 
 use super::Failure;
-use crate::policy::{Explanation, Known, Mode, Place, Policy, PortItem, PortRange, Target};
+use crate::policy::{Destination, Explanation, Known, Mode, Place, Policy, PortItem, PortRange, Target};
 
 /// Say whether a destination is allowed, by which rule, and what to add if it is not.
 #[derive(Debug, clap::Args)]
@@ -83,11 +83,23 @@ impl Answer<'_> {
             (Verdict::Deny, Mode::Enforce) => "refused",
             (Verdict::Deny, Mode::Audit) => "not allowed, and let through because of `mode: audit`",
         };
+        let unless = if zone.is_none() { self.unless(decision.reason) } else { "" };
         let zone = zone.map(|zone| format!("`{}` ({})", zone.network(), zone.name));
-        let mut lines = vec![format!("{asked}: {verdict}: {}", why(decision.reason, rule, zone))];
+        let mut lines = vec![format!("{asked}: {verdict}: {}{}", why(decision.reason, rule, zone), unless)];
         let advice = self.policy.advice(&self.target, protocol, port, decision.reason);
         lines.extend(advice.map(|advice| format!("  to allow it: {advice}")));
         lines
+    }
+
+    /// What could be otherwise while the policy is in force: what names resolve to is not known here.
+    fn unless(&self, reason: Reason) -> &'static str {
+        let has_domains = self.policy.allow.iter().any(|rule| matches!(rule.destination, Destination::Domain(_)));
+        match (&self.target, reason) {
+            (Target::Address(_), Reason::NoRule | Reason::PortNotAllowed) if has_domains => {
+                ", unless an allowed domain resolves to it"
+            }
+            (Target::Address(_) | Target::Name(_), _) => "",
+        }
     }
 
     fn about_every_port(&self) -> Vec<String> {

@@ -181,3 +181,143 @@ impl Lookup for At<'_> {
         self.now_seconds
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{DomainName, parse};
+
+    fn policy(keys: &str) -> Policy {
+        parse("test.yaml", format!("version: 1\nname: test\n{keys}").as_bytes()).unwrap()
+    }
+
+    fn known(names: &[(&str, &str, u32)], name_servers: &[&str]) -> Known {
+        let mut known = Known::default();
+        for (name, address, expires_at) in names {
+            let addresses = known.addresses.entry(DomainName::parse(name).unwrap()).or_default();
+            addresses.insert(address.parse().unwrap(), *expires_at);
+        }
+        known.name_servers = name_servers.iter().map(|server| server.parse().unwrap()).collect();
+        known
+    }
+
+    fn decide(policy: &CompiledPolicy, address: &str, port: u16, now_seconds: u32) -> Reason {
+        let flow = Flow { protocol: Protocol::Tcp, destination: address.parse().unwrap(), port };
+        policy.decide(&flow, now_seconds).reason
+    }
+
+    #[test]
+    fn special_purpose_networks_are_opened_only_from_inside() {
+        let policy = policy("allow: [0.0.0.0/0, '::/0', 169.254.0.0/16, 10.20.0.0/16:443, fd00::/8, api.example.com]");
+        let known = known(&[("api.example.com", "192.168.1.1", 0), ("api.example.com", "::1", 0)], &[]);
+        let compiled = compile(&policy, &known).unwrap();
+        for (address, expected) in [
+            ("8.8.8.8", Reason::Rule),
+            ("2606:4700::1111", Reason::Rule),
+            ("169.254.169.253", Reason::Rule),
+            ("169.254.169.254", Reason::SpecialPurpose),
+            ("::ffff:169.254.169.254", Reason::SpecialPurpose),
+            ("10.19.255.255", Reason::SpecialPurpose),
+            ("10.20.0.0", Reason::PortNotAllowed),
+            ("192.168.1.1", Reason::SpecialPurpose),
+            ("fd12::1", Reason::Rule),
+            ("fd00:ec2::254", Reason::SpecialPurpose),
+            ("::1", Reason::SpecialPurpose),
+            ("224.0.0.1", Reason::SpecialPurpose),
+        ] {
+            assert_eq!(decide(&compiled, address, 80, 0), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn an_entry_carries_the_ports_of_the_wider_networks() {
+        let compiled = compile(&policy("allow: [11.0.0.0/8:80, 11.1.0.0/16:443, 11.1.1.1:22]"), &Known::default());
+        let compiled = compiled.unwrap();
+        for (address, allowed) in [
+            ("11.0.0.1", &[80][..]),
+            ("11.1.0.1", &[80, 443]),
+            ("11.1.1.1", &[80, 443, 22]),
+            ("11.2.0.1", &[80]),
+            ("12.0.0.1", &[]),
+        ] {
+            for port in [22, 80, 443] {
+                let is_allowed = decide(&compiled, address, port, 0) == Reason::Rule;
+                assert_eq!(is_allowed, allowed.contains(&port), "{address}:{port}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_ends_with_the_first_name_that_the_others_do_not_make_up_for() {
+        let policy = policy("allow: ['a.example:80', 'b.example:443', 'c.example:443']");
+        for (names, ends_at) in [
+            (&[("a.example", 100)][..], 100),
+            (&[("a.example", 0)], 0),
+            (&[("a.example", 100), ("b.example", 200)], 100),
+            (&[("a.example", 100), ("b.example", 0)], 100),
+            (&[("b.example", 100), ("c.example", 200)], 200),
+            (&[("b.example", 100), ("c.example", 0)], 0),
+            (&[("a.example", 150), ("b.example", 100), ("c.example", 200)], 150),
+        ] {
+            let names: Vec<(&str, &str, u32)> = names.iter().map(|(name, end)| (*name, "8.8.8.8", *end)).collect();
+            let compiled = compile(&policy, &known(&names, &[])).unwrap();
+            let entry = compiled.addresses.get(&Address::from_v4([8, 8, 8, 8])).unwrap();
+            assert_eq!(entry.expires_at, ends_at, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_rule_allows_outlives_the_name_at_the_same_address() {
+        let policy = policy("allow: ['a.example:80', '8.8.8.8:443']");
+        let compiled = compile(&policy, &known(&[("a.example", "8.8.8.8", 100)], &[])).unwrap();
+        for (port, now, expected) in [
+            (80, 99, Reason::Rule),
+            (80, 100, Reason::Expired),
+            (443, 99, Reason::Rule),
+            (443, 100, Reason::Rule),
+            (22, 99, Reason::PortNotAllowed),
+        ] {
+            assert_eq!(decide(&compiled, "8.8.8.8", port, now), expected, "{port} at {now}");
+        }
+    }
+
+    #[test]
+    fn name_servers_can_be_asked_wherever_they_are() {
+        let known = known(&[], &["10.0.0.53:53", "169.254.169.254:53", "[fe80::1]:53"]);
+        for (keys, elsewhere) in [
+            ("allow: []", Reason::SpecialPurpose),
+            ("tier: external", Reason::Tier),
+            ("tier: internal\nallow: [10.0.0.0/8:443]", Reason::PortNotAllowed),
+        ] {
+            let compiled = compile(&policy(keys), &known).unwrap();
+            assert_eq!(decide(&compiled, "10.0.0.53", 53, 0), Reason::Rule, "{keys}");
+            assert_eq!(decide(&compiled, "169.254.169.254", 53, 0), Reason::Rule, "{keys}");
+            assert_eq!(decide(&compiled, "fe80::1", 53, 0), Reason::Rule, "{keys}");
+            assert_eq!(decide(&compiled, "10.0.0.53", 80, 0), elsewhere, "{keys}");
+        }
+        let blocked = compile(&policy("blocked_ports: [53]"), &known).unwrap();
+        assert_eq!(decide(&blocked, "10.0.0.53", 53, 0), Reason::BlockedPort);
+    }
+
+    #[test]
+    fn the_port_sets_of_rules_keep_their_places_whatever_is_known() {
+        let policy = policy("allow: ['a.example:80', 'b.example:443', '11.0.0.0/8:22']");
+        let before = compile(&policy, &Known::default()).unwrap();
+        let names = [("a.example", "11.0.0.1", 9), ("b.example", "11.0.0.1", 9)];
+        let after = compile(&policy, &known(&names, &["11.0.0.1:53"])).unwrap();
+        assert!(after.port_sets.len() > before.port_sets.len());
+        assert_eq!(after.port_sets[..before.port_sets.len()], before.port_sets);
+    }
+
+    #[test]
+    fn the_slot_says_what_the_policy_says() {
+        for (keys, flags, errno) in [
+            ("allow: []", PolicyEntry::BOUND, 1),
+            ("mode: audit\nrefuse: ECONNREFUSED", PolicyEntry::BOUND | PolicyEntry::AUDIT, 111),
+            ("listen: true\nrefuse: EHOSTUNREACH", PolicyEntry::BOUND | PolicyEntry::LISTEN, 113),
+        ] {
+            let entry = compile(&policy(keys), &Known::default()).unwrap().policy;
+            assert_eq!((entry.flags, entry.refuse_errno), (flags, errno), "{keys}");
+        }
+    }
+}

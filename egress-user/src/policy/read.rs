@@ -238,3 +238,36 @@ fn contradiction(destination: &Destination, tier: Option<Tier>) -> Option<String
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_the_safe_ones() {
+        let policy = parse("test.yaml", b"version: 1\nname: test").unwrap();
+        let Policy { name: _, description, workload, mode, tier, allow, blocked_ports, refuse, listen } = policy;
+        assert_eq!((description, workload, mode, tier), (None, None, Mode::Enforce, None));
+        assert_eq!((allow, blocked_ports, refuse, listen), (Vec::new(), Ports::NONE, Refuse::Eperm, false));
+    }
+
+    #[test]
+    fn a_rule_knows_its_line_and_column_in_either_form() {
+        let file = "version: 1\nname: test\nallow:\n  - a.example\n  - ports: [1]\n    domain: b.example\n";
+        let policy = parse("test.yaml", file.as_bytes()).unwrap();
+        let places: Vec<String> = policy.allow.iter().map(|rule| rule.place.to_string()).collect();
+        assert_eq!(places, ["4:5", "6:13"]);
+    }
+
+    #[test]
+    fn arguments_make_the_policy_that_a_file_with_the_same_rules_makes() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let policy = from_arguments(&words(&["api.example.com:443", "10.0.0.0/8"]), &words(&["22"])).unwrap();
+        let file = "version: 1\nname: command-line\nallow: ['api.example.com:443', 10.0.0.0/8]\nblocked_ports: [22]";
+        assert_eq!(parse("test.yaml", file.as_bytes()), Ok(policy));
+
+        let problems = from_arguments(&words(&["*.com", "10.0.0.1/8"]), &words(&["0"])).unwrap_err().to_string();
+        assert_eq!(problems.lines().count(), 3, "{problems}");
+        assert!(problems.lines().all(|line| line.starts_with("command line: `")), "{problems}");
+    }
+}
