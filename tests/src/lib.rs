@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod command;
 pub mod deadline;
 pub mod egress;
+pub mod frame;
 pub mod machine;
 pub mod netns;
 pub mod network;

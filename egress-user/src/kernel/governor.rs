@@ -86,7 +86,6 @@ pub struct Governor {
     /// Where the port sets of each slot begin, and how many fit.
     port_sets: [Region; POLICY_SLOTS as usize],
     port_sets_room: u32,
-    port_sets_used: u32,
     generation: u32,
     can_set_errno: bool,
 }
@@ -108,9 +107,7 @@ impl Governor {
             links: Vec::new(),
             pinned: Vec::new(),
             port_sets: [Region::default(); POLICY_SLOTS as usize],
-            port_sets_room: sizes.port_sets,
-            // The first one is the empty set, which all policies share.
-            port_sets_used: 1,
+            port_sets_room: sizes.port_sets.min(PORT_SETS_MAX),
             generation: 0,
             can_set_errno,
         })
@@ -148,17 +145,8 @@ impl Governor {
 
     /// Fills a slot that no cgroup is bound to.
     pub fn install(&mut self, slot: u32, compiled: &CompiledPolicy) -> Result<()> {
-        let length = entries(compiled.port_sets.len()) + PORT_SETS_SPARE;
-        let first = self.port_sets_used;
-        ensure!(
-            first + entries(compiled.port_sets.len()) <= self.port_sets_room.min(PORT_SETS_MAX),
-            "the policy needs {} port sets, and {} fit",
-            compiled.port_sets.len(),
-            self.port_sets_room.saturating_sub(first),
-        );
-        let region = self.port_sets.get_mut(slot as usize).with_context(|| format!("no policy slot {slot}"))?;
-        *region = Region { first, length: length.min(self.port_sets_room - first) };
-        self.port_sets_used = first + region.length;
+        let region = self.place(slot, entries(compiled.port_sets.len()))?;
+        *self.port_sets.get_mut(slot as usize).with_context(|| format!("no policy slot {slot}"))? = region;
         self.maps.set_policy(slot, &PolicyEntry::UNBOUND)?;
         for (index, ports) in compiled.port_sets.iter().enumerate() {
             self.put_port_set(slot, entries(index), ports)?;
@@ -169,7 +157,7 @@ impl Governor {
         self.maps.set_policy(slot, &compiled.policy)
     }
 
-    /// Empties a slot that no cgroup is bound to.
+    /// Empties a slot that no cgroup is bound to, so that it can be filled again.
     pub fn remove(&mut self, slot: u32, compiled: &CompiledPolicy) -> Result<()> {
         self.maps.set_policy(slot, &PolicyEntry::UNBOUND)?;
         for address in compiled.addresses.keys() {
@@ -178,7 +166,29 @@ impl Governor {
         for prefix in compiled.networks.keys() {
             self.maps.remove_network(slot, *prefix)?;
         }
+        if let Some(region) = self.port_sets.get_mut(slot as usize) {
+            *region = Region::default();
+        }
         Ok(())
+    }
+
+    /// A part of the port sets that no other slot has, with room for more than these.
+    fn place(&self, slot: u32, count: u32) -> Result<Region> {
+        let others = || self.port_sets.iter().zip(0..).filter(|(_, other)| *other != slot).map(|(region, _)| region);
+        // The first one is the empty set, which all policies share.
+        let starts = std::iter::once(1).chain(others().map(|region| region.first + region.length));
+        let room = |first: u32| {
+            let next = others().map(|region| region.first).filter(|other| *other >= first).min();
+            next.unwrap_or(self.port_sets_room).saturating_sub(first)
+        };
+        let is_inside = |first| others().any(|region| (region.first..region.first + region.length).contains(&first));
+        let (first, room) = starts
+            .filter(|first| *first > 0 && !is_inside(*first))
+            .map(|first| (first, room(first)))
+            .max_by_key(|(_, room)| *room)
+            .unwrap_or_default();
+        ensure!(count <= room, "the policy needs {count} port sets, and there is room for {room}");
+        Ok(Region { first, length: room.min(count + PORT_SETS_SPARE) })
     }
 
     /// Gives the cgroup the policy of a slot: one store for new flows, and one for flows that live, which are judged

@@ -15,6 +15,8 @@
 //! - `accept ADDRESS SECONDS`: listen, say so, accept one connection, echo one message, report.
 //! - `resolve NAME`: ask the C library.
 //! - `repeat SECONDS NAME:PORT`: resolve, connect and exchange a mark, over and over.
+//! - `keep-tcp SECONDS ADDRESS`, `keep-udp SECONDS ADDRESS`: one connected socket, an exchange every few milliseconds, to
+//!   the end or to the first failure.
 //! - `flood SECONDS MARK ADDRESS…`: send datagrams and open connections to all of them, whatever happens.
 //! - `inherited DESCRIPTOR MARK`: send on a socket that another process opened.
 //! - `routing-header VIA ADDRESS MARK`: `sendto` the address with an IPv6 routing header that leads elsewhere first.
@@ -73,6 +75,8 @@ fn act(calls: &mut Calls, words: &[&str]) -> Result<()> {
             rounds::repeat(calls, read(seconds)?, destination);
             Ok(())
         }
+        ["keep-tcp", seconds, address] => rounds::keep_tcp(calls, read(seconds)?, read(address)?),
+        ["keep-udp", seconds, address] => rounds::keep_udp(calls, read(seconds)?, read(address)?),
         ["flood", seconds, mark, addresses @ ..] => {
             let addresses: Result<Vec<_>> = addresses.iter().map(|address| read(address)).collect();
             rounds::flood(calls, read(seconds)?, mark, &addresses?);

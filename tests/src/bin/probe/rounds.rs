@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket},
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket},
     thread,
     time::Duration,
 };
@@ -12,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     Calls, Failed,
-    actions::{any, exchange},
+    actions::{CONNECT_MAX, any, exchange},
     errno,
 };
 
@@ -54,6 +55,38 @@ fn fail(calls: &mut Calls, call: &str, error: &std::io::Error) {
         calls.report.errno = errno(error) as i32;
     }
     calls.report.failures += 1;
+}
+
+/// How long one answer on a kept connection may take.
+const KEPT_ANSWER_MAX: Duration = Duration::from_millis(500);
+
+pub(crate) fn keep_tcp(calls: &mut Calls, seconds: u64, address: SocketAddr) -> Result<(), Failed> {
+    let mut connection = calls.call("connect", || TcpStream::connect_timeout(&address, CONNECT_MAX))?;
+    calls.call("setsockopt", || connection.set_read_timeout(Some(KEPT_ANSWER_MAX)))?;
+    let end = Deadline::after(Duration::from_secs(seconds));
+    while !end.has_passed() {
+        calls.call("send", || connection.write_all(b"kept"))?;
+        calls.call("recv", || connection.read_exact(&mut [0; 4]))?;
+        calls.report.successes += 1;
+        thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+pub(crate) fn keep_udp(calls: &mut Calls, seconds: u64, address: SocketAddr) -> Result<(), Failed> {
+    let socket = calls.call("socket", || UdpSocket::bind(any(address)))?;
+    calls.call("connect", || socket.connect(address))?;
+    calls.call("setsockopt", || socket.set_read_timeout(Some(KEPT_ANSWER_MAX)))?;
+    let end = Deadline::after(Duration::from_secs(seconds));
+    while !end.has_passed() {
+        calls.call("send", || socket.send(b"kept"))?;
+        // The answer to the last datagram that may leave may come when it may no longer.
+        if socket.recv(&mut [0; 4]).is_ok() {
+            calls.report.successes += 1;
+        }
+        thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 pub(crate) fn flood(calls: &mut Calls, seconds: u64, mark: &str, addresses: &[SocketAddr]) {
