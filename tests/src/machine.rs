@@ -104,6 +104,8 @@ fn mount_own(files: &Path) -> io::Result<File> {
         mount(Some(&files.join(name)), &Path::new("/etc").join(name), NONE, MsFlags::MS_BIND, NONE)?;
     }
     mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
+    // What runs leave behind is listed and removed machine by machine.
+    mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))?;
     File::open("/proc/thread-self/ns/mnt")
 }
 
@@ -112,14 +114,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_has_its_own_name_servers_and_pins() {
+    fn a_machine_has_its_own_name_servers_pins_and_runs() {
         let (one, other) = (Machine::new().unwrap(), Machine::new().unwrap());
         one.ask(&["198.20.0.53".parse().unwrap()]).unwrap();
         let shown = |machine: &Machine| machine.command("cat").arg("/etc/resolv.conf").finish().unwrap().stdout;
         assert!(shown(&one).starts_with("nameserver 198.20.0.53\n"), "{}", shown(&one));
         assert_eq!(shown(&other), "");
 
-        one.command("mkdir").arg("/sys/fs/bpf/pins").finish().unwrap().expect_success().unwrap();
-        other.command("ls").arg("/sys/fs/bpf/pins").finish().unwrap().expect_code(2).unwrap();
+        for directory in ["/sys/fs/bpf/pins", "/run/egress"] {
+            one.command("mkdir").arg(directory).finish().unwrap().expect_success().unwrap();
+            other.command("ls").arg(directory).finish().unwrap().expect_code(2).unwrap();
+        }
     }
 }

@@ -54,9 +54,10 @@ fn doctor_lists_what_a_dead_run_left_and_detach_removes_it() -> Result<()> {
     governed.running.signal(Signal::SIGKILL)?;
     governed.finish()?.finished.expect_code(128 + 9)?;
     let name = cgroup.file_name().context("a cgroup without a name")?.to_string_lossy().into_owned();
+    let id = name.strip_prefix("egress-run-").with_context(|| format!("a cgroup with the name `{name}`"))?;
 
     let doctor = network.client.command(egress::binary()?).arg("doctor").finish()?;
-    ensure!(doctor.stdout.contains(&name), "doctor does not list `{name}`: {doctor:?}");
+    ensure!(doctor.stdout.contains(id), "doctor does not list `{id}`: {doctor:?}");
 
     let detach = network.client.command(egress::binary()?).arg("detach").finish()?;
     detach.expect_success()?;

@@ -44,10 +44,10 @@ fn each_refusal_has_its_reason() -> Result<()> {
         ("private", policy::allowing(&any, ""), private_v4(1), 443, "special_purpose"),
         ("private", policy::allowing(&any, ""), private_v6(1), 443, "special_purpose"),
         ("metadata", policy::allowing(&any, ""), METADATA, 80, "special_purpose"),
-        ("external", policy::allowing(&["10.77.0.0/16"], "tier: external\n"), private_v4(1), 443, "tier"),
-        ("external", policy::allowing(&["fd77::/64"], "tier: external\n"), private_v6(1), 443, "tier"),
-        ("internal", policy::allowing(&any, "tier: internal\n"), public_v4(1), 443, "tier"),
-        ("internal", policy::allowing(&any, "tier: internal\n"), public_v6(1), 443, "tier"),
+        ("external", policy::allowing(&any, "tier: external\n"), private_v4(1), 443, "tier"),
+        ("external", policy::allowing(&any, "tier: external\n"), private_v6(1), 443, "tier"),
+        ("internal", policy::allowing(&["10.77.0.0/16"], "tier: internal\n"), public_v4(1), 443, "tier"),
+        ("internal", policy::allowing(&["fd77::/64"], "tier: internal\n"), public_v6(1), 443, "tier"),
     ] {
         expect_refusals(&policy, SocketAddr::new(to, port), reason).with_context(|| format!("{what}: {to}"))?;
     }
