@@ -109,7 +109,7 @@ fn wrong_options_are_refused() -> Result<()> {
         (&["--allow", "a.example.com", "--user", "no-such-user"], &["no-such-user"]),
         (&["--allow", "a.example.com", "--events", "/no/such/directory/events"], &["/no/such/directory/events"]),
     ] {
-        let run = options.iter().fold(Egress::new(&network.client)?, Egress::option);
+        let run = options.iter().fold(Egress::without_events(&network.client)?, Egress::option);
         expect_failure(&network, run, words).with_context(|| format!("{options:?}"))?;
     }
     // What the parser of the command line finds is told in its own words. A policy and rules together have no meaning.
