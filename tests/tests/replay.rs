@@ -124,10 +124,12 @@ fn a_packet_out_of_the_ordinary_is_refused_with_its_reason() -> Result<()> {
         ("a header that is cut", v4[..14 + 20 + 12].to_vec(), Reason::Malformed),
         ("ARP", changed(&v4, 13, 0x06), Reason::Protocol),
     ] {
+        let before = kernel.governor.refusals(reason)?;
         let (passed, events) = kernel.run(&frame)?;
         ensure!(!passed, "{what} passed");
         let [event] = events[..] else { anyhow::bail!("{what}: {events:?}") };
         ensure!(event.reason == reason.wire(), "{what}: {:?}", Reason::from_wire(event.reason));
+        ensure!(kernel.governor.refusals(reason)? == before + 1, "{what} was not counted");
     }
     Ok(())
 }
