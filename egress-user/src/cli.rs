@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     commands::{self, Failure},
@@ -34,6 +35,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    log();
     let outcome = match cli.command {
         Command::Run(args) => commands::run::run(args),
         Command::Policy(args) => commands::policy::run(args),
@@ -49,6 +51,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Sends logs to stderr: warnings of our own, or what `EGRESS_LOG` asks for, such as `debug`.
+fn log() {
+    let filter = EnvFilter::try_from_env("EGRESS_LOG").unwrap_or_else(|_unset| EnvFilter::new("egress_user=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
 }
 
 /// Prints what clap has to say: help, the version, or what is wrong with the arguments.
