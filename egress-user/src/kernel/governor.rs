@@ -1,7 +1,7 @@
 //! The programs and maps of one governed workload.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -131,7 +131,7 @@ impl Governor {
     /// Pins links and maps in a new directory, so that they outlive this process.
     pub fn pin(&mut self, directory: &Path) -> Result<()> {
         pins::ensure_bpffs()?;
-        fs::create_dir_all(directory).with_context(|| format!("make pin directory `{}`", directory.display()))?;
+        pins::make_directory(directory)?;
         for (name, link) in self.links.drain(..) {
             let path = directory.join(format!("link_{name}"));
             self.pinned.push(link.pin(&path).with_context(|| format!("pin link `{}`", path.display()))?);
