@@ -201,9 +201,15 @@ impl Governor {
         self.maps.set_generation(before, self.generation)
     }
 
-    /// Takes the steps from one compiled policy to the next in a slot that may be in force.
-    pub fn apply(&mut self, slot: u32, changes: &Changes) -> Result<()> {
-        changes.steps.iter().try_for_each(|step| self.take(slot, step))
+    /// Takes the steps from one compiled policy to the next in a slot that may be in force. Returns how many were taken,
+    /// and why the next one was not.
+    pub fn apply(&mut self, slot: u32, changes: &Changes) -> (usize, Result<()>) {
+        for (taken, step) in changes.steps.iter().enumerate() {
+            if let Err(error) = self.take(slot, step) {
+                return (taken, Err(error));
+            }
+        }
+        (changes.steps.len(), Ok(()))
     }
 
     fn take(&self, slot: u32, step: &Step) -> Result<()> {
