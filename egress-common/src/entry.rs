@@ -180,7 +180,9 @@ pub struct SocketState {
     /// 1 when the far end opened the flow.
     pub inbound: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: u8,
+    /// Flows that began on the socket; 2 stands for more.
+    pub flows: u32,
 }
 
 impl SocketState {
@@ -212,7 +214,8 @@ impl SocketState {
         local: crate::Address::UNSPECIFIED,
         local_port: 0,
         inbound: 0,
-        reserved: [0; 5],
+        reserved: 0,
+        flows: 0,
     };
 }
 

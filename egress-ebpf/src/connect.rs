@@ -15,17 +15,19 @@ pub(crate) const PROCEED: i32 = 1;
 /// The call fails.
 pub(crate) const REFUSE: i32 = 0;
 
-/// Decides a call that names where to send.
+/// Decides a call that names where to send, and from where if that is known.
 #[inline(always)]
-pub(crate) fn decide(call: &Call, remote: End, hook: Hook) -> i32 {
-    answer(decide_call(call.as_raw(), &raw const remote, hook as u32))
+pub(crate) fn decide(call: &Call, local: End, remote: End, hook: Hook) -> i32 {
+    answer(decide_call(call.as_raw(), &raw const local, &raw const remote, hook as u32))
 }
 
 /// Not inlined and checked by the verifier once, see `decide_destination`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn decide_call(call: *mut bpf_sock_addr, remote: *const End, hook: u32) -> i32 {
+extern "C" fn decide_call(call: *mut bpf_sock_addr, local: *const End, remote: *const End, hook: u32) -> i32 {
     // SAFETY: the caller passes the address of a value; the verifier demands this check all the same.
+    let Some(local) = (unsafe { local.as_ref() }) else { return REFUSE };
+    // SAFETY: as above.
     let Some(&remote) = (unsafe { remote.as_ref() }) else { return REFUSE };
     let call = Call::new(call);
     let hook = if hook == Hook::Connect as u32 { Hook::Connect } else { Hook::SendMsg };
@@ -38,7 +40,7 @@ extern "C" fn decide_call(call: *mut bpf_sock_addr, remote: *const End, hook: u3
     }
     let protocol = call.protocol().map_or(call.protocol_number(), Protocol::wire);
     let mut flow = Flow::new(judge.binding, protocol, End::UNKNOWN, remote);
-    let decision = verdict(&call, &judge, &flow, hook);
+    let decision = verdict(&call, &judge, local, &flow, hook);
     if decision.verdict == Verdict::Allow {
         return PROCEED;
     }
@@ -53,9 +55,9 @@ extern "C" fn decide_call(call: *mut bpf_sock_addr, remote: *const End, hook: u3
 }
 
 #[inline(always)]
-fn verdict(call: &Call, judge: &Judge, flow: &Flow, hook: Hook) -> Decision {
+fn verdict(call: &Call, judge: &Judge, local: &End, flow: &Flow, hook: Hook) -> Decision {
     let Some(protocol) = call.protocol() else { return Decision::deny(Reason::Protocol) };
-    let decision = judge.decide(call, protocol, &flow.local, &flow.remote);
+    let decision = judge.decide(call, protocol, local, &flow.remote);
     let may_be_deferred = protocol == Protocol::Udp
         && hook == Hook::Connect
         && decision.verdict == Verdict::Deny

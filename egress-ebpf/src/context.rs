@@ -174,6 +174,13 @@ impl Socket {
         unsafe { (*self.socket).type_ }
     }
 
+    /// The port it is bound to; only in the hooks of calls.
+    #[inline(always)]
+    fn port(&self) -> u16 {
+        // SAFETY: the socket is not null, and `src_port` is readable from every hook of a call.
+        unsafe { (*self.socket).src_port as u16 }
+    }
+
     /// The protocol number; only in `sock_create`.
     #[inline(always)]
     pub(crate) fn protocol(&self) -> u32 {
@@ -188,6 +195,9 @@ impl Context for Socket {
         self.socket.cast()
     }
 }
+
+const LOOPBACK_V4: Address = Address::from_v4([127, 0, 0, 1]);
+const LOOPBACK_V6: Address = Address::from_words([0, 0, 0, u32::from_be(1)]);
 
 /// A call that names an address: `connect`, `sendto` or `bind`.
 pub(crate) struct Call {
@@ -240,7 +250,7 @@ impl Call {
     pub(crate) fn destination_v4(&self) -> End {
         let mut end = self.bound_v4();
         if end.address.is_unspecified() {
-            end.address = Address::from_v4([127, 0, 0, 1]);
+            end.address = LOOPBACK_V4;
         }
         end
     }
@@ -251,11 +261,7 @@ impl Call {
     pub(crate) fn destination_v6(&self) -> End {
         let mut end = self.bound_v6();
         if end.address.is_unspecified() {
-            end.address = if end.address.is_v4() {
-                Address::from_v4([127, 0, 0, 1])
-            } else {
-                Address::from_words([0, 0, 0, u32::from_be(1)])
-            };
+            end.address = if end.address.is_v4() { LOOPBACK_V4 } else { LOOPBACK_V6 };
         }
         end
     }
@@ -282,6 +288,22 @@ impl Call {
         // SAFETY: as above.
         let last = unsafe { words.wrapping_add(3).read_volatile() };
         End::new(Address::from_words([first, second, third, last]), self.port())
+    }
+
+    /// Where a datagram comes from, if it goes to loopback: a peer that is connected to this address gets only what
+    /// comes from it.
+    #[inline(always)]
+    pub(crate) fn source_v4(&self) -> End {
+        // SAFETY: this field is readable in the hook of `sendmsg` of IPv4.
+        let word = unsafe { (*self.call).msg_src_ip4 };
+        let address = if word == 0 { LOOPBACK_V4 } else { Address::from_v4(word.to_ne_bytes()) };
+        End::new(address, self.socket().map_or(0, |socket| socket.port()))
+    }
+
+    /// Where a datagram comes from, if it goes to loopback.
+    #[inline(always)]
+    pub(crate) fn source_v6(&self) -> End {
+        End::new(LOOPBACK_V6, self.socket().map_or(0, |socket| socket.port()))
     }
 
     #[inline(always)]

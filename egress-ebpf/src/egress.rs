@@ -1,7 +1,12 @@
 //! Every packet on its way out: the last word.
 
 use aya_ebpf::bindings::__sk_buff;
-use egress_common::{Address, Decision, Protocol, Reason, Verdict, entry::SocketState, event::Hook, packet::Packet};
+use egress_common::{
+    Address, Decision, Protocol, Reason, Verdict,
+    entry::SocketState,
+    event::{Hook, Kind},
+    packet::Packet,
+};
 
 use crate::{
     context::{End, Skb, Socket, answer},
@@ -31,6 +36,10 @@ pub(crate) fn decide(skb: &Skb) -> i32 {
 }
 
 /// Whether the decision on the socket is still good for this far end.
+///
+/// Datagrams of one socket are sent by several CPUs at once, which may leave the address of one destination with the port
+/// of another on it. Only what a single flow wrote is believed, and that is looked at last. TCP sends under the lock of
+/// the socket.
 #[inline(always)]
 pub(crate) fn holds_for(state: &SocketState, protocol: Protocol, remote: Address, port: u16) -> bool {
     state.destination == remote
@@ -38,6 +47,7 @@ pub(crate) fn holds_for(state: &SocketState, protocol: Protocol, remote: Address
         && state.protocol == protocol.wire()
         && state.generation != 0
         && GENERATIONS.get(state.policy).is_some_and(|generation| *generation == state.generation)
+        && (protocol == Protocol::Tcp || report::has_one_flow(state))
 }
 
 /// Not inlined and checked by the verifier once, see `decide_destination`.
@@ -55,6 +65,7 @@ extern "C" fn decide_outbound(skb: *mut __sk_buff) -> i32 {
         return refuse_unread(skb, Reason::NoMemory, Hook::Egress);
     };
     let judge = Judge::of_this_cgroup();
+    let generation = generation_of(&judge);
     let mut flow = Flow::new(
         judge.binding,
         packet.protocol.wire(),
@@ -72,21 +83,41 @@ extern "C" fn decide_outbound(skb: *mut __sk_buff) -> i32 {
     if socket.listens() {
         // The answer to a connection request leaves through the listener; the connection will have its own state, a
         // copy of this one.
+        if state.flags & SocketState::STARTED != 0 {
+            report::report(skb, state, Kind::End, Hook::Egress);
+            state.flags &= !SocketState::STARTED;
+        }
         state.flags |= SocketState::ACCEPTS;
         state.workload = judge.binding.workload;
         return PASS;
     }
-    let same = state.flags & SocketState::STARTED != 0
-        && state.destination == flow.remote.address
-        && state.port == flow.remote.port
-        && state.protocol == flow.protocol;
-    if !same {
+    if !report::is_flow_of(state, &flow) {
         report::begin(skb, state, &flow, Hook::Egress);
     }
     state.policy = judge.binding.policy;
-    state.generation = GENERATIONS.get(judge.binding.policy).copied().unwrap_or(0);
+    state.generation = if may_be_remembered(decision, packet) { generation } else { 0 };
     report::account(skb, state, Direction::Out, skb.length(), Hook::Egress);
     PASS
+}
+
+/// The generation that a decision of this policy has; 0, which holds for nothing, where the cgroup has another policy
+/// meanwhile.
+///
+/// Read before the decision, so that a change of the policy in between makes the decision invalid and not new.
+#[inline(always)]
+fn generation_of(judge: &Judge) -> u32 {
+    let generation = GENERATIONS.get(judge.binding.policy).copied().unwrap_or(0);
+    // A switch binds the other slot first and raises the generation of this one then.
+    if maps::binding().policy == judge.binding.policy { generation } else { 0 }
+}
+
+/// Whether later packets to the same far end need no decision of their own.
+///
+/// A socket of the workload on loopback may be closed at any time, and its port be another's then. Only a connection
+/// that exists ends with its peer.
+#[inline(always)]
+fn may_be_remembered(decision: Decision, packet: &Packet) -> bool {
+    decision.reason != Reason::OwnLoopback || (packet.protocol == Protocol::Tcp && !packet.opens())
 }
 
 #[inline(always)]

@@ -43,7 +43,7 @@ extern "C" fn decide_inbound(skb: *mut __sk_buff) -> i32 {
         End::new(packet.destination, packet.destination_port),
         End::new(packet.source, packet.source_port),
     );
-    let state = maps::socket_state(&socket);
+    let mut state = maps::socket_state(&socket);
     let decision = match packet.protocol {
         Protocol::Tcp => verdict_tcp(skb, &socket, &judge, &flow),
         Protocol::Udp | Protocol::Icmp => {
@@ -52,6 +52,11 @@ extern "C" fn decide_inbound(skb: *mut __sk_buff) -> i32 {
         }
     };
     if decision.verdict == Verdict::Allow {
+        if let Some(state) = &mut state
+            && report::is_flow_of(state, &flow)
+        {
+            report::account(skb, state, Direction::In, skb.length(), Hook::Ingress);
+        }
         return PASS;
     }
     flow.set(decision);

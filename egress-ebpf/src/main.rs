@@ -34,30 +34,30 @@ use aya_ebpf::{
 };
 use egress_common::event::Hook;
 
-use crate::context::{Call, Skb, Socket};
+use crate::context::{Call, End, Skb, Socket};
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
     let call = Call::new(ctx.sock_addr);
-    connect::decide(&call, call.destination_v4(), Hook::Connect)
+    connect::decide(&call, End::UNKNOWN, call.destination_v4(), Hook::Connect)
 }
 
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
     let call = Call::new(ctx.sock_addr);
-    connect::decide(&call, call.destination_v6(), Hook::Connect)
+    connect::decide(&call, End::UNKNOWN, call.destination_v6(), Hook::Connect)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 fn sendmsg4(ctx: SockAddrContext) -> i32 {
     let call = Call::new(ctx.sock_addr);
-    connect::decide(&call, call.destination_v4(), Hook::SendMsg)
+    connect::decide(&call, call.source_v4(), call.destination_v4(), Hook::SendMsg)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 fn sendmsg6(ctx: SockAddrContext) -> i32 {
     let call = Call::new(ctx.sock_addr);
-    connect::decide(&call, call.destination_v6(), Hook::SendMsg)
+    connect::decide(&call, call.source_v6(), call.destination_v6(), Hook::SendMsg)
 }
 
 #[cgroup_sock_addr(bind4)]

@@ -63,6 +63,10 @@ pub(crate) fn begin(ctx: &impl Context, state: &mut SocketState, flow: &Flow, ho
     if state.flags & SocketState::STARTED != 0 {
         report(ctx, state, Kind::End, hook);
     }
+    // Before anything is written, see `has_one_flow`. It never comes back to 1: each CPU adds once at most after it is 2.
+    if state.flows < 2 {
+        count_flow(&raw mut state.flows);
+    }
     state.destination = flow.remote.address;
     state.port = flow.remote.port;
     state.protocol = flow.protocol;
@@ -81,6 +85,22 @@ pub(crate) fn begin(ctx: &impl Context, state: &mut SocketState, flow: &Flow, ho
     state.reported_jiffies = unsafe { bpf_jiffies64() };
     state.flags |= SocketState::STARTED;
     report(ctx, state, Kind::Start, hook);
+}
+
+/// Whether it is the flow that the socket's counters are of.
+#[inline(always)]
+pub(crate) fn is_flow_of(state: &SocketState, flow: &Flow) -> bool {
+    state.flags & SocketState::STARTED != 0
+        && state.destination == flow.remote.address
+        && state.port == flow.remote.port
+        && state.protocol == flow.protocol
+}
+
+/// Whether only one flow ever began on the socket, so that what is on it was written by one CPU.
+#[inline(always)]
+pub(crate) fn has_one_flow(state: &SocketState) -> bool {
+    // SAFETY: it reads a field of a value. Volatile, so that it is read after what was compared before.
+    unsafe { (&raw const state.flows).read_volatile() == 1 }
 }
 
 /// A flow, or an attempt at one, as a hook sees it.
@@ -237,5 +257,20 @@ fn add(counter: *mut u64, amount: u64) {
     // SAFETY: the counter is 8 bytes of a socket's storage, aligned to 8.
     unsafe {
         *counter += amount;
+    }
+}
+
+/// Counts a flow, visibly to other CPUs before what is written next.
+#[inline(always)]
+fn count_flow(flows: *mut u32) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the counter is 4 bytes of a socket's storage, aligned to 4.
+    unsafe {
+        core::intrinsics::atomic_xadd::<u32, u32, { core::intrinsics::AtomicOrdering::AcqRel }>(flows, 1);
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the counter is 4 bytes of a socket's storage, aligned to 4.
+    unsafe {
+        *flows += 1;
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::{errno::Errno, unistd};
 
 use crate::{
@@ -43,8 +43,10 @@ impl Probe {
                 .context("open a port on loopback for the self-probe; loopback is up after `ip link set lo up`")
         };
         let (allowed, refused) = (receiver()?, receiver()?);
-        let rule = format!("{}/udp", allowed.local_addr().context("read the port of the self-probe")?);
-        let policy = policy::from_arguments(&[rule], &[]).context("parse the policy of the self-probe")?;
+        let port = |socket: &UdpSocket| socket.local_addr().context("read the port of the self-probe");
+        // Where TCP is allowed a UDP `connect` is let through, so that only the packet itself is left to be refused.
+        let rules = [format!("{}/udp", port(&allowed)?), format!("{}/tcp", port(&refused)?)];
+        let policy = policy::from_arguments(&rules, &[]).context("parse the policy of the self-probe")?;
         let policy = compile::compile(&policy, &Known::default()).context("compile the policy of the self-probe")?;
         Ok(Self { allowed, refused, policy })
     }
@@ -59,18 +61,22 @@ impl Probe {
     pub fn prove(&self, governor: &mut Governor, cgroup: &Cgroup) -> Result<()> {
         governor.install(PROBE_SLOT, &self.policy)?;
         governor.bind(cgroup.id(), PROBE_SLOT, PROBE_WORKLOAD)?;
-        let [allowed, refused] = self.send(cgroup)?;
-        ensure!(
-            allowed == Sent::Ok,
-            "the self-probe failed: an allowed packet was not sent ({allowed}); loopback is up after `ip link set lo up`"
-        );
+        let [refused_call, refused_packet, allowed_call, allowed_packet] = self.send(cgroup)?;
+        for allowed in [allowed_call, allowed_packet] {
+            ensure!(
+                allowed == Sent::Ok,
+                "the self-probe failed: an allowed packet was not sent ({allowed}); loopback is up after `ip link set lo up`"
+            );
+        }
         self.allowed.set_read_timeout(Some(ARRIVAL_MAX)).context("wait for the self-probe")?;
         self.allowed.recv(&mut [0; 1]).context("the self-probe failed: an allowed packet did not arrive")?;
-        ensure!(
-            refused == Sent::Failed(Errno::EPERM),
-            "the self-probe failed: a forbidden packet was not refused ({refused}); another program in a cgroup above may \
-             have replaced those of egress"
-        );
+        for refused in [refused_call, refused_packet] {
+            ensure!(
+                refused == Sent::Failed(Errno::EPERM),
+                "the self-probe failed: a forbidden packet was not refused ({refused}); another program in a cgroup above \
+                 may have replaced those of egress"
+            );
+        }
         // What was sent before the allowed packet arrived would have arrived before it.
         self.refused.set_nonblocking(true).context("look at the self-probe")?;
         match self.refused.recv(&mut [0; 1]) {
@@ -81,7 +87,7 @@ impl Probe {
     }
 
     #[expect(unsafe_code, reason = "the standard library lets code run between fork and exec only so")]
-    fn send(&self, cgroup: &Cgroup) -> Result<[Sent; 2]> {
+    fn send(&self, cgroup: &Cgroup) -> Result<[Sent; 4]> {
         let port = |socket: &UdpSocket| socket.local_addr().map(|address| address.to_string());
         let mut command = Command::new(Path::new("/proc/self/exe"));
         command
@@ -97,10 +103,8 @@ impl Probe {
         unsafe { command.pre_exec(move || unistd::write(&door, b"0").map(drop).map_err(io::Error::from)) };
         let output = command.output().context("start the self-probe in the cgroup")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let [refused, allowed] = text.split_whitespace().collect::<Vec<_>>()[..] else {
-            bail!("the self-probe ended with {} and said `{}`", output.status, text.trim().escape_debug());
-        };
-        Ok([Sent::parse(allowed)?, Sent::parse(refused)?])
+        let sent = text.split_whitespace().map(Sent::parse).collect::<Result<Vec<_>>>()?;
+        sent.try_into().map_err(|sent| anyhow!("the self-probe ended with {} and said {sent:?}", output.status))
     }
 }
 
@@ -129,15 +133,18 @@ impl std::fmt::Display for Sent {
     }
 }
 
-/// Sends a packet to each address and prints the errno of each, 0 for none: what the process in the cgroup does.
+/// Sends a packet to each address with `sendto`, which the hooks of calls see first, and one with `send` on a connected
+/// socket, which only those of packets see. Prints the errno of each, 0 for none: what the process in the cgroup does.
 pub fn send_to(addresses: &[SocketAddr]) -> Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("make a socket")?;
+    let socket = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("make a socket");
+    let unconnected = socket()?;
     for address in addresses {
-        let errno = match socket.send_to(b"?", address) {
-            Ok(_) => 0,
-            Err(error) => error.raw_os_error().unwrap_or(-1),
-        };
-        writeln!(io::stdout(), "{errno}").context("print the outcome")?;
+        let connected = socket()?;
+        connected.connect(address).with_context(|| format!("connect a UDP socket to `{address}`"))?;
+        for sent in [unconnected.send_to(b"?", address), connected.send(b"?")] {
+            let errno = sent.map_or_else(|error| error.raw_os_error().unwrap_or(-1), |_| 0);
+            writeln!(io::stdout(), "{errno}").context("print the outcome")?;
+        }
     }
     Ok(())
 }

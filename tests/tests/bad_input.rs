@@ -124,6 +124,31 @@ fn wrong_options_are_refused() -> Result<()> {
 }
 
 #[test]
+fn a_link_is_not_followed_to_the_file_that_events_would_overwrite() -> Result<()> {
+    let network = Network::new()?;
+    let (victim, link) = (network.client.directory().join("victim"), network.client.directory().join("link"));
+    fs::write(&victim, "precious").context("write a file")?;
+    std::os::unix::fs::symlink(&victim, &link).context("make a link")?;
+    let run = Egress::without_events(&network.client)?.option("--allow").option("198.20.1.1");
+    expect_failure(&network, run.option("--events").option(&link), &["link", "symbolic link"])?;
+    ensure!(fs::read_to_string(&victim).context("read a file")? == "precious", "the file was overwritten");
+    Ok(())
+}
+
+#[test]
+fn a_directory_of_pins_that_others_could_change_is_refused() -> Result<()> {
+    let network = Network::new()?;
+    for spoil in ["chown 65534 $0", "chmod 777 $0", "rmdir $0; ln -s /sys/fs/bpf/elsewhere $0"] {
+        let script = format!("rm -rf $0; mkdir -p /sys/fs/bpf/elsewhere $0; {spoil}");
+        let made = network.client.command("sh").args(["-c", &script, "/sys/fs/bpf/egress"]).finish()?;
+        made.expect_success()?;
+        let run = Egress::without_events(&network.client)?.option("--allow").option("198.20.1.1");
+        expect_failure(&network, run, &["/sys/fs/bpf/egress", "only root"]).context(spoil)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn without_privileges_nothing_starts() -> Result<()> {
     let network = Network::new()?;
     let policy = policy::allowing(policy::NOTHING, "");

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use egress_tests::{egress::Egress, network::Network, policy, probe, servers::echo::Echo};
 use nix::errno::Errno;
 
@@ -38,6 +38,33 @@ fn a_listener_of_another_process_of_the_workload_is_its_own() -> Result<()> {
         report.expect_success()?;
     }
     Ok(())
+}
+
+#[test]
+fn own_datagrams_are_answered_under_every_name_of_loopback() -> Result<()> {
+    let network = Network::new()?;
+    let addresses = ["127.0.0.1:0", "127.0.0.2:5000", "0.0.0.0:5001", "[::1]:0", "[::ffff:127.0.0.1]:0"];
+    let actions = addresses.map(|address| format!("own-datagrams {address}"));
+    let outcome = Egress::under(&network.client, &policy::allowing(policy::NOTHING, ""))?.probe(&actions)?;
+    for report in outcome.reports()? {
+        report.expect_success()?;
+    }
+    let ends = outcome.events()?.iter().filter(|event| event.kind == "flow_end");
+    let silent: Vec<_> = ends.filter(|event| event.tx_packets == 0 || event.tx_packets != event.rx_packets).collect();
+    // A server gets its question before it has a flow to count it in.
+    ensure!(silent.iter().all(|event| event.rx_packets == 0 && event.tx_packets == 1), "{silent:#?}");
+    ensure!(silent.len() == addresses.len(), "{silent:#?}");
+    Ok(())
+}
+
+#[test]
+fn an_own_port_that_becomes_a_foreign_one_is_closed() -> Result<()> {
+    let network = Network::new()?;
+    let foreign = Echo::udp(&network.client.network, "0.0.0.0:5353".parse()?)?;
+    let run = Egress::under(&network.client, &policy::allowing(policy::NOTHING, ""))?;
+    let report = run.probe(&["take-over 127.0.0.1:5353 secret"])?.report()?;
+    report.expect_refusal("send after close", Errno::EPERM)?;
+    foreign.expect_nothing()
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Failure, OK};
 
-/// Sends one datagram to each address and prints the errno of each.
+/// Sends two datagrams to each address and prints the errno of each.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where to send

@@ -12,7 +12,7 @@ use egress_common::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    compile::{self, Changes, CompileError, CompiledPolicy},
+    compile::{self, Changes, CompileError, CompiledPolicy, Update},
     dns::cache::{Answer, Cache, News},
     flow::{Flows, Observation, Refusals, advice, record, record::Source},
     policy::{Destination, DomainName, DomainPattern, Known, Policy},
@@ -53,8 +53,8 @@ pub enum Input<'a> {
     Event(&'a Event),
     /// A name was asked for, and this came of it.
     Answer(&'a DomainName, &'a Answer),
-    /// Changes were made in the kernel, or could not be, for this reason.
-    Applied(Result<(), String>),
+    /// As many steps as this were taken in the kernel, and the next could not be, for this reason.
+    Applied(usize, Result<(), String>),
     /// Time has passed.
     Tick,
 }
@@ -91,7 +91,7 @@ pub struct Engine {
     cache: Cache,
     in_force: Option<CompiledPolicy>,
     /// What will be in force when the changes on their way are made.
-    on_its_way: Option<CompiledPolicy>,
+    on_its_way: Option<Update>,
     stale: bool,
     ticked_at: Option<u64>,
     recording: Recording,
@@ -141,7 +141,7 @@ impl Engine {
         match input {
             Input::Event(event) => self.observe(event, now),
             Input::Answer(name, answer) => self.learn(name, answer, now),
-            Input::Applied(outcome) => self.applied(outcome),
+            Input::Applied(taken, outcome) => self.applied(taken, outcome),
             Input::Tick => self.tick(now),
         }
     }
@@ -248,22 +248,29 @@ impl Engine {
         match update {
             Ok(update) if update.changes.steps.is_empty() => None,
             Ok(update) => {
-                self.on_its_way = Some(update.policy);
-                Some(Effect::Apply(update.changes))
+                let changes = update.changes.clone();
+                self.on_its_way = Some(update);
+                Some(Effect::Apply(changes))
             }
             Err(error) => Some(Effect::Tell(format!("new addresses are not allowed: {error}"))),
         }
     }
 
-    fn applied(&mut self, outcome: Result<(), String>) -> Vec<Effect> {
-        let next = self.on_its_way.take();
+    fn applied(&mut self, taken: usize, outcome: Result<(), String>) -> Vec<Effect> {
+        let Some(Update { mut changes, policy }) = self.on_its_way.take() else { return Vec::new() };
         match outcome {
             Ok(()) => {
-                self.in_force = next.or_else(|| self.in_force.take());
+                self.in_force = Some(policy);
                 Vec::new()
             }
-            // The next answer makes a difference from what was in force before, which has what failed in it again.
-            Err(reason) => vec![Effect::Tell(format!("new addresses are not allowed: {reason}"))],
+            // What the kernel has now is the start of the next change, which has what failed in it again.
+            Err(reason) => {
+                changes.steps.truncate(taken);
+                if let Some(in_force) = &mut self.in_force {
+                    changes.apply(in_force);
+                }
+                vec![Effect::Tell(format!("new addresses are not allowed: {reason}"))]
+            }
         }
     }
 

@@ -72,7 +72,7 @@ fn changes_that_failed_are_in_the_next_ones_again() {
     let mut kernel = engine.begin(at(1000)).unwrap().clone();
     engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 60)), at(1000));
     assert!(matches!(engine.handle(Input::Tick, at(1000))[..], [Effect::Apply(_)]));
-    let told = engine.handle(Input::Applied(Err("the map is full".to_owned())), at(1000));
+    let told = engine.handle(Input::Applied(0, Err("the map is full".to_owned())), at(1000));
     assert_eq!(told, [Effect::Tell("new addresses are not allowed: the map is full".to_owned())]);
     assert_eq!(engine.handle(Input::Tick, at(1001)), [], "nothing new");
     engine.handle(Input::Answer(&name("b.example"), &answer("5.9.0.2", 60)), at(1002));
@@ -80,6 +80,22 @@ fn changes_that_failed_are_in_the_next_ones_again() {
     for address in ["5.9.0.1", "5.9.0.2"] {
         assert_eq!(verdict(&kernel, address, 1002), (Verdict::Allow, Reason::Rule), "{address}");
     }
+}
+
+#[test]
+fn what_a_failed_change_left_in_the_kernel_is_removed_when_its_time_is_over() {
+    let mut engine = engine(&["a.example:443", "b.example:443"]);
+    engine.handle(Input::Tick, at(1000));
+    let mut kernel = engine.begin(at(1000)).unwrap().clone();
+    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 10)), at(1000));
+    engine.handle(Input::Answer(&name("b.example"), &answer("5.9.0.2", 10)), at(1000));
+    let effects = engine.handle(Input::Tick, at(1000));
+    let [Effect::Apply(changes)] = &effects[..] else { panic!("{effects:?}") };
+    changes.steps[0].apply(&mut kernel);
+    assert!(verdict(&kernel, "5.9.0.1", 1000).0 == Verdict::Allow, "{changes:?}");
+    engine.handle(Input::Applied(1, Err("the map is full".to_owned())), at(1000));
+    turn(&mut engine, &mut kernel, 1400);
+    assert_eq!(kernel.addresses.keys().collect::<Vec<_>>(), Vec::<&egress_common::Address>::new());
 }
 
 #[test]
@@ -91,7 +107,7 @@ fn no_second_change_is_made_while_one_is_on_its_way() {
     assert!(matches!(engine.handle(Input::Tick, at(1000))[..], [Effect::Apply(_)]));
     engine.handle(Input::Answer(&name("b.example"), &answer("5.9.0.2", 60)), at(1000));
     assert_eq!(engine.handle(Input::Tick, at(1000)), []);
-    engine.handle(Input::Applied(Ok(())), at(1000));
+    engine.handle(Input::Applied(1, Ok(())), at(1000));
     assert!(matches!(engine.handle(Input::Tick, at(1000))[..], [Effect::Apply(_)]));
 }
 
@@ -145,7 +161,7 @@ fn turn(engine: &mut Engine, kernel: &mut CompiledPolicy, second: u64) -> Vec<Ef
     for effect in &effects {
         if let Effect::Apply(changes) = effect {
             changes.apply(kernel);
-            assert_eq!(engine.handle(Input::Applied(Ok(())), at(second)), []);
+            assert_eq!(engine.handle(Input::Applied(changes.steps.len(), Ok(())), at(second)), []);
         }
     }
     effects

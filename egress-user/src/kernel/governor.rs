@@ -1,7 +1,7 @@
 //! The programs and maps of one governed workload.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -131,7 +131,7 @@ impl Governor {
     /// Pins links and maps in a new directory, so that they outlive this process.
     pub fn pin(&mut self, directory: &Path) -> Result<()> {
         pins::ensure_bpffs()?;
-        fs::create_dir_all(directory).with_context(|| format!("make pin directory `{}`", directory.display()))?;
+        pins::make_directory(directory)?;
         for (name, link) in self.links.drain(..) {
             let path = directory.join(format!("link_{name}"));
             self.pinned.push(link.pin(&path).with_context(|| format!("pin link `{}`", path.display()))?);
@@ -201,9 +201,15 @@ impl Governor {
         self.maps.set_generation(before, self.generation)
     }
 
-    /// Takes the steps from one compiled policy to the next in a slot that may be in force.
-    pub fn apply(&mut self, slot: u32, changes: &Changes) -> Result<()> {
-        changes.steps.iter().try_for_each(|step| self.take(slot, step))
+    /// Takes the steps from one compiled policy to the next in a slot that may be in force. Returns how many were taken,
+    /// and why the next one was not.
+    pub fn apply(&mut self, slot: u32, changes: &Changes) -> (usize, Result<()>) {
+        for (taken, step) in changes.steps.iter().enumerate() {
+            if let Err(error) = self.take(slot, step) {
+                return (taken, Err(error));
+            }
+        }
+        (changes.steps.len(), Ok(()))
     }
 
     fn take(&self, slot: u32, step: &Step) -> Result<()> {

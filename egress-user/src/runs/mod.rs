@@ -80,10 +80,10 @@ impl Run {
                 }
             };
             let run = Self { id, directory, state, keep: false, _lock: lock };
-            run.write_state()?;
-            // Nobody takes the run for dead from here on.
+            let written = run.write_state();
+            // Nobody takes the run for dead from here on; and to remove it takes this lock.
             drop(all);
-            return Ok(run);
+            return written.map(|()| run);
         }
         bail!("no free id for a run in `{RUNS}`")
     }
@@ -136,9 +136,12 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        if !self.keep
-            && let Err(error) = remove_files(&self.directory)
-        {
+        if self.keep {
+            return;
+        }
+        // Whoever lists runs meanwhile would find half of this one, and make its lock anew.
+        let removed = lock_all().and_then(|_all| remove_files(&self.directory));
+        if let Err(error) = removed {
             tracing::warn!("{error:#}");
         }
     }
@@ -146,12 +149,11 @@ impl Drop for Run {
 
 /// Every run there is, in the order of their ids.
 pub fn list() -> anyhow::Result<Vec<Found>> {
-    let entries = match fs::read_dir(RUNS) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("list `{RUNS}`")),
-    };
+    if !Path::new(RUNS).exists() {
+        return Ok(Vec::new());
+    }
     let _all = lock_all()?;
+    let entries = fs::read_dir(RUNS).with_context(|| format!("list `{RUNS}`"))?;
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.with_context(|| format!("list `{RUNS}`"))?;
@@ -184,6 +186,7 @@ pub fn detach(id: &str) -> anyhow::Result<()> {
     }
     remove_cgroup(&cgroup_name(id))?;
     kernel::remove_pins(&pins(id))?;
+    let _all = lock_all()?;
     remove_files(&directory)
 }
 

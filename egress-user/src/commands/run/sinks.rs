@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use nix::libc;
 
 /// Bytes of the file of refusals. `/run` is memory, and a command can be refused without end. What comes after is only
 /// counted, and the file's last line says so.
@@ -65,7 +66,17 @@ pub(super) struct EventsFile {
 
 impl EventsFile {
     pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path).with_context(|| format!("make `{}`", path.display()))?;
+        // The directory may be the command's, which could have put a link to any file of root there in an earlier run.
+        // Only those of the kernel, such as `/dev/stdout`, are followed.
+        let is_of_kernel = path.starts_with("/dev") || path.starts_with("/proc");
+        let flags = if is_of_kernel { 0 } else { libc::O_NOFOLLOW };
+        let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(path);
+        let file = match file {
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+                bail!("`{}` is a symbolic link; name the file that it leads to", path.display())
+            }
+            opened => opened.with_context(|| format!("make `{}`", path.display()))?,
+        };
         Ok(Self { path: path.to_path_buf(), file: BufWriter::new(file) })
     }
 

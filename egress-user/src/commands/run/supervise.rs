@@ -172,9 +172,9 @@ impl Supervisor {
             match effect {
                 Effect::Resolve(name) => self.lookups.ask(name),
                 Effect::Apply(changes) => {
-                    let outcome = governed.session.governor()?.apply(POLICY_SLOT, &changes);
+                    let (taken, outcome) = governed.session.governor()?.apply(POLICY_SLOT, &changes);
                     let outcome = outcome.map_err(|error| format!("{error:#}"));
-                    effects.extend(self.engine.handle(Input::Applied(outcome), clock::now()?));
+                    effects.extend(self.engine.handle(Input::Applied(taken, outcome), clock::now()?));
                 }
                 Effect::Record(line) => self.record(&line),
                 Effect::Refuse(line) => {

@@ -9,7 +9,10 @@ use std::{
 use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 
-use crate::{Calls, Failed, actions::CONNECT_MAX};
+use crate::{
+    Calls, Failed,
+    actions::{CONNECT_MAX, any},
+};
 
 pub(crate) fn bind_tcp(calls: &mut Calls, address: SocketAddr) -> Result<(), Failed> {
     bound(calls, address).map(drop)
@@ -56,6 +59,31 @@ pub(crate) fn own_loopback(calls: &mut Calls, address: SocketAddr) -> Result<(),
     calls.call("send", || client.write_all(b"own loopback"))?;
     calls.call("accept", || echo_once(&listener))?;
     calls.call("recv", || client.read_exact(&mut [0; 12]))
+}
+
+pub(crate) fn own_datagrams(calls: &mut Calls, address: SocketAddr) -> Result<(), Failed> {
+    let (server, mut buffer) = (calls.call("bind", || UdpSocket::bind(address))?, [0; 8]);
+    let address = calls.call("getsockname", || server.local_addr())?;
+    let client = calls.call("socket", || UdpSocket::bind(any(address)))?;
+    calls.call("connect", || client.connect(address))?;
+    for socket in [&server, &client] {
+        calls.call("setsockopt", || socket.set_read_timeout(Some(Duration::from_secs(2))))?;
+    }
+    calls.call("send", || client.send(b"question"))?;
+    let (_, from) = calls.call("recvfrom", || server.recv_from(&mut buffer))?;
+    calls.call("sendto", || server.send_to(b"answer", from))?;
+    calls.call("recv", || client.recv(&mut buffer)).map(drop)
+}
+
+pub(crate) fn take_over(calls: &mut Calls, address: SocketAddr, mark: &str) -> Result<(), Failed> {
+    let own = calls.call("socket", || Socket::new(Domain::for_address(address), Type::DGRAM, None))?;
+    calls.call("setsockopt", || own.set_reuse_address(true))?;
+    calls.call("bind", || own.bind(&address.into()))?;
+    let client = calls.call("socket", || UdpSocket::bind(any(address)))?;
+    calls.call("connect", || client.connect(address))?;
+    calls.call("send", || client.send(b"own"))?;
+    drop(own);
+    calls.call("send after close", || client.send(mark.as_bytes())).map(drop)
 }
 
 pub(crate) fn accept(calls: &mut Calls, address: SocketAddr, seconds: u64) -> Result<(), Failed> {

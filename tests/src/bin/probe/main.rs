@@ -12,6 +12,8 @@
 //! - `listen-unbound SECONDS`: listen without `bind`, accept one connection, echo one message.
 //! - `wait-udp ADDRESS SECONDS`: say so, wait for one datagram.
 //! - `own-loopback ADDRESS`: listen, connect to it, exchange a mark.
+//! - `own-datagrams ADDRESS`: a question and its answer between an own server and a connected client.
+//! - `take-over ADDRESS MARK`: bind beside a foreign server, send to oneself, close, send the mark to the same address.
 //! - `accept ADDRESS SECONDS`: listen, say so, accept one connection, echo one message, report.
 //! - `resolve NAME`: ask the C library.
 //! - `repeat SECONDS NAME:PORT`: resolve, connect and exchange a mark, over and over.
@@ -69,6 +71,8 @@ fn act(calls: &mut Calls, words: &[&str]) -> Result<()> {
         ["listen-unbound", seconds] => listen::listen_unbound(calls, read(seconds)?),
         ["wait-udp", address, seconds] => listen::wait_udp(calls, read(address)?, read(seconds)?),
         ["own-loopback", address] => listen::own_loopback(calls, read(address)?),
+        ["own-datagrams", address] => listen::own_datagrams(calls, read(address)?),
+        ["take-over", address, mark] => listen::take_over(calls, read(address)?, mark),
         ["accept", address, seconds] => listen::accept(calls, read(address)?, read(seconds)?),
         ["resolve", name] => rounds::resolve(calls, name),
         ["repeat", seconds, destination] => {
