@@ -143,8 +143,17 @@ impl Governor {
         Ok(())
     }
 
-    /// Fills a slot that no cgroup is bound to.
+    /// Fills a slot that no cgroup is bound to. What fails half way is taken out again, so that nothing of it is in the
+    /// policy that comes next.
     pub fn install(&mut self, slot: u32, compiled: &CompiledPolicy) -> Result<()> {
+        let filled = self.fill(slot, compiled);
+        if filled.is_err() {
+            self.remove(slot, compiled).context("empty a policy slot that could not be filled")?;
+        }
+        filled
+    }
+
+    fn fill(&mut self, slot: u32, compiled: &CompiledPolicy) -> Result<()> {
         let region = self.place(slot, entries(compiled.port_sets.len()))?;
         *self.port_sets.get_mut(slot as usize).with_context(|| format!("no policy slot {slot}"))? = region;
         self.maps.set_policy(slot, &PolicyEntry::UNBOUND)?;
