@@ -44,7 +44,6 @@ fn build() -> Result<(), String> {
     for file in [&toolchain.compiler.rustc, &toolchain.linker] {
         println!("cargo::rerun-if-changed={}", file.display());
     }
-    println!("cargo::rustc-env=EGRESS_EBPF_TOOLCHAIN={toolchain}");
     println!("the eBPF half is built by {toolchain}");
 
     compile(toolchain.cargo("build", &target_directory).args(["--package", "egress-ebpf", "--locked"]), &workspace)?;

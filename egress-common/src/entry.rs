@@ -192,31 +192,6 @@ impl SocketState {
     pub const STARTED: u32 = 2;
     /// The socket was closed; what is still in its queue is reported packet by packet.
     pub const RELEASED: u32 = 4;
-
-    /// A socket that has sent nothing.
-    pub const NEW: Self = Self {
-        generation: 0,
-        policy: 0,
-        destination: crate::Address::UNSPECIFIED,
-        port: 0,
-        protocol: 0,
-        reason: 0,
-        workload: 0,
-        flags: 0,
-        pid: 0,
-        tx_packets: 0,
-        tx_bytes: 0,
-        rx_packets: 0,
-        rx_bytes: 0,
-        reported_bytes: 0,
-        reported_jiffies: 0,
-        command: [0; 16],
-        local: crate::Address::UNSPECIFIED,
-        local_port: 0,
-        inbound: 0,
-        reserved: 0,
-        flows: 0,
-    };
 }
 
 const _: () = assert!(size_of::<AddressKeyV4>() == 8);

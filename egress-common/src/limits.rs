@@ -8,7 +8,7 @@ pub const PORT_SETS_MAX: u32 = 16_384;
 /// fails.
 pub const POLICY_SLOTS: u32 = 4;
 
-/// Bytes of the ring buffer for events: 1 MiB holds 7,000 events, more than arrive between two reads 20 ms apart at
+/// Bytes of the ring buffer for events: 1 MiB holds 8,000 events, more than arrive between two reads 20 ms apart at
 /// 300,000 events/s. An event that does not fit is counted in `LOST_EVENTS` and its bytes stay on the socket.
 pub const RING_BYTES: u32 = 1 << 20;
 

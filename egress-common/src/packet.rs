@@ -23,7 +23,6 @@ pub enum Family {
 
 /// The fields of a packet that decisions use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
 pub struct Packet {
     /// What it carries.
     pub protocol: Protocol,

@@ -167,8 +167,9 @@ impl<V> SocketStorage<V> {
         let map = core::ptr::from_ref(self).cast_mut().cast();
         // SAFETY: `map` is a socket storage and the socket came from the running program's context or from a look-up.
         let value: *mut V = unsafe { bpf_sk_storage_get(map, socket.as_ptr(), core::ptr::null_mut(), flags) }.cast();
-        // SAFETY: the storage lives at least as long as the program runs, and has the size and alignment of `V`; other
-        // CPUs may change its counters meanwhile, which only atomic adds and single stores do.
+        // SAFETY: the storage lives at least as long as the program runs, and has the size and alignment of `V`, of which
+        // every bit pattern is a value. Other CPUs may write to it meanwhile: counters are raised by atomic adds, and what
+        // else is read is believed only where `report::has_one_flow` or the lock of a TCP socket excludes a second writer.
         unsafe { value.as_mut() }
     }
 }

@@ -143,6 +143,26 @@ fn a_slot_without_a_policy_refuses_everything() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn nothing_of_a_policy_that_did_not_fit_is_in_the_one_that_comes_next() -> Result<()> {
+    let sizes = Sizes { addresses_v4: 4, addresses_v6: 1, networks_v4: 64, networks_v6: 64, port_sets: 64 };
+    let governor = Governor::load(&sizes)?;
+    let mut kernel = Kernel::of(governor)?;
+    let addresses: Vec<String> = (1..=16).map(|host| format!("198.20.1.{host}")).collect();
+    let error = kernel.install(&policy::from_arguments(&addresses, &[])?).err().context("16 addresses fit into 4")?;
+    ensure!(format!("{error:#}").contains("write the allowed addresses"), "{error:#}");
+
+    kernel.install(&policy::from_arguments(&["198.20.2.1".to_owned()], &[])?)?;
+    for (destination, expected) in
+        addresses.iter().map(|address| (address.as_str(), false)).chain([("198.20.2.1", true)])
+    {
+        let flow = Flow { protocol: Protocol::Udp, destination: destination.parse()?, port: 53 };
+        let (passed, _) = kernel.run(&frame::first_of(&flow))?;
+        ensure!(passed == expected, "{destination}: passed {passed}");
+    }
+    Ok(())
+}
+
 /// The loaded programs, with room for the largest of these policies.
 struct Kernel {
     governor: Governor,
@@ -158,7 +178,10 @@ impl Kernel {
             networks_v6: 1 << 10,
             port_sets: 1 << 10,
         };
-        let mut governor = Governor::load(&sizes)?;
+        Self::of(Governor::load(&sizes)?)
+    }
+
+    fn of(mut governor: Governor) -> Result<Self> {
         let events = governor.events()?;
         Ok(Self { governor, events })
     }

@@ -85,12 +85,6 @@ impl Dns {
         self.set(name, Answer::Failure)
     }
 
-    /// From now on the name does not exist.
-    pub fn forget(&self, name: &str) -> Result<()> {
-        self.zone.lock().answers.remove(&parse(name)?);
-        Ok(())
-    }
-
     /// Questions for addresses of the name so far, of both families.
     pub fn questions(&self, name: &str) -> Result<u64> {
         let name = parse(name)?;
