@@ -171,6 +171,7 @@ pub fn policies() -> impl Strategy<Value = Policy> {
             blocked_ports,
             refuse,
             listen,
+            dns: crate::policy::Dns::default(),
         },
     )
 }

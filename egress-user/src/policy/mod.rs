@@ -2,6 +2,7 @@
 //! compiled one is compared with.
 
 mod allows;
+mod dns;
 mod document;
 mod domain;
 mod explain;
@@ -17,6 +18,7 @@ mod yaml;
 
 pub use self::{
     allows::{Flow, Known},
+    dns::{AddressLimits, Budget, Dns, NameServer, RecordType, RefusalCode},
     document::schema,
     domain::{DomainName, DomainPattern, InvalidDomain},
     explain::{Explanation, Target},
@@ -51,6 +53,8 @@ pub struct Policy {
     pub refuse: Refuse,
     /// Whether the workload may listen and accept.
     pub listen: bool,
+    /// How its questions about names are answered.
+    pub dns: Dns,
 }
 
 /// Whether a policy refuses.

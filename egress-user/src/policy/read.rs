@@ -90,7 +90,8 @@ impl Reader {
             Some(Some(workload)) => Some(workload),
         };
         let description = description.map(|description| description.text);
-        Some(Policy { name: name?, description, workload, mode, tier, allow, blocked_ports, refuse, listen })
+        let dns = super::Dns::default();
+        Some(Policy { name: name?, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns })
     }
 
     fn version(&mut self, version: Option<Text>) {
@@ -246,7 +247,8 @@ mod tests {
     #[test]
     fn defaults_are_the_safe_ones() {
         let policy = parse("test.yaml", b"version: 1\nname: test").unwrap();
-        let Policy { name: _, description, workload, mode, tier, allow, blocked_ports, refuse, listen } = policy;
+        let Policy { name: _, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns: _ } =
+            policy;
         assert_eq!((description, workload, mode, tier), (None, None, Mode::Enforce, None));
         assert_eq!((allow, blocked_ports, refuse, listen), (Vec::new(), Ports::NONE, Refuse::Eperm, false));
     }

@@ -7,7 +7,7 @@ use super::{Destination, Policy, PortItem, Ports, Rule};
 
 /// The policy as it was understood. Parsing the text gives an equal policy.
 pub fn show(policy: &Policy) -> String {
-    let Policy { name, description, workload, mode, tier, allow, blocked_ports, refuse, listen } = policy;
+    let Policy { name, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns: _ } = policy;
     let file = File {
         version: 1,
         name: name.as_str(),
