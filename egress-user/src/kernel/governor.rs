@@ -80,7 +80,7 @@ fn entries(count: usize) -> u32 {
 #[derive(Debug)]
 pub struct Governor {
     ebpf: Ebpf,
-    maps: Maps,
+    pub(super) maps: Maps,
     links: Vec<(&'static str, FdLink)>,
     pinned: Vec<PinnedLink>,
     /// Where the port sets of each slot begin, and how many fit.

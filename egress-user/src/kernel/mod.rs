@@ -4,6 +4,7 @@
 mod events;
 mod governor;
 mod maps;
+mod names;
 mod object;
 mod pins;
 pub mod preflight;
