@@ -170,8 +170,10 @@ impl Call {
     #[inline(always)]
     fn set_v4(&self, address: Address, port: u16) {
         let [.., word] = address.words();
+        // SAFETY: the context of the running program has this field; no more than its place is taken here.
+        let place = unsafe { &raw mut (*self.call).user_ip4 };
         // SAFETY: this field is writable in the hooks of IPv4.
-        unsafe { (&raw mut (*self.call).user_ip4).write_volatile(word) };
+        unsafe { place.write_volatile(word) };
         self.set_port(port);
     }
 
@@ -193,8 +195,10 @@ impl Call {
 
     #[inline(always)]
     fn set_port(&self, port: u16) {
+        // SAFETY: the context of the running program has this field; no more than its place is taken here.
+        let place = unsafe { &raw mut (*self.call).user_port };
         // SAFETY: this field is writable in every hook of a call that may change it; the port is its low half.
-        unsafe { (&raw mut (*self.call).user_port).write_volatile(u32::from(port.to_be())) };
+        unsafe { place.write_volatile(u32::from(port.to_be())) };
     }
 
     #[inline(always)]

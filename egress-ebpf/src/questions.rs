@@ -127,7 +127,9 @@ extern "C" fn introduce_asker(
     let workload = flow.binding.workload;
     if let Some(known) = ASKERS.get_ptr(key) {
         // SAFETY: the pointer comes from a look-up; an entry is replaced as a whole.
-        let (known_socket, known_workload) = unsafe { ((*known).socket, (*known).workload) };
+        let known_socket = unsafe { (*known).socket };
+        // SAFETY: as above.
+        let known_workload = unsafe { (*known).workload };
         if known_socket != socket && known_workload != workload {
             return Reason::SharedPort.wire().into();
         }

@@ -13,6 +13,7 @@ mod sys;
 
 pub use events::Events;
 pub use governor::{Governor, Sizes};
+pub use names::network_namespace;
 pub use pins::{BPFFS, remove_pins};
 
 /// Slot of the policy that the self-probe runs under.

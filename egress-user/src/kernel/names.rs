@@ -5,19 +5,24 @@ use std::{
     os::fd::BorrowedFd,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use egress_common::{
     Protocol,
     limits::SERVER_SLOTS,
     question::{self, AskerKey, DNS_PORT, Listener},
 };
 
-use super::Governor;
+use super::{Governor, sys};
 use crate::{
     compile::{to_address, to_ip},
     dns::question::Asker,
     flow::observation::printable,
 };
+
+/// The kernel's number of a socket's network namespace.
+pub fn network_namespace(socket: BorrowedFd<'_>) -> Result<u64> {
+    sys::network_namespace(socket).context("ask for the number of a network namespace")
+}
 
 impl Governor {
     /// Leads the questions of governed sockets in a network namespace to these ports of loopback, where these sockets
