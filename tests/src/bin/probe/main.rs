@@ -27,6 +27,8 @@
 //! - `ask-two ADDRESS ADDRESS`: one socket, two servers.
 //! - `ask-on-device DEVICE ADDRESS MARK`: with `SO_BINDTODEVICE`.
 //! - `ask-shared-port SECONDS LOCAL ADDRESS`: from a port that others may share; keeps it for some time.
+//! - `unix PATH`: connect to a socket in the file system.
+//! - `unix-listen SECONDS PATH`: listen there, say so, accept one connection.
 //! - `write PATH`: open a file for writing.
 
 mod actions;
@@ -103,6 +105,8 @@ fn act(calls: &mut Calls, words: &[&str]) -> Result<()> {
         ["ask-shared-port", seconds, from, to] => questions::shared_port(calls, read(seconds)?, read(from)?, read(to)?),
         ["inherited", descriptor, mark] => actions::inherited(calls, read(descriptor)?, mark),
         ["routing-header", via, address, mark] => routing::send(calls, read(via)?, read(address)?, mark),
+        ["unix", path] => actions::unix(calls, path),
+        ["unix-listen", seconds, path] => listen::unix(calls, read(seconds)?, path),
         ["write", path] => actions::write(calls, path),
         _ => bail!("no such action"),
     }
