@@ -20,6 +20,7 @@ pub mod dns;
 pub mod dnsmasq;
 pub mod echo;
 pub mod https;
+pub mod reflector;
 
 /// A thread that serves one socket.
 #[derive(Debug)]
