@@ -4,5 +4,4 @@
 pub mod cache;
 pub mod proxy;
 pub mod question;
-pub mod resolver;
 pub mod upstream;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use egress_common::{Reason, Verdict, event::Hook};
 
 use crate::{
+    dns::proxy::Unanswered,
     engine::Engine,
     flow::{Destination, Refusal, Total, Traffic, advice::spell_destination, observation::protocol_name},
 };
@@ -30,6 +31,8 @@ pub(super) struct Losses {
     pub(super) unreadable: u64,
     /// Addresses of names for which there was no room.
     pub(super) addresses: u64,
+    /// Questions about names that were not answered.
+    pub(super) questions: Unanswered,
 }
 
 /// The summary of a run.
@@ -110,11 +113,14 @@ fn refused(groups: Vec<(&Refusal, u64, &str)>, other: u64, style: Style) -> Stri
 }
 
 fn lost(losses: Losses) -> String {
-    let Losses { events, unreadable, addresses } = losses;
+    let Losses { events, unreadable, addresses, questions: Unanswered { unattributed, crowded, late } } = losses;
     let lines = [
         (events, "events did not fit into the ring buffer; what live flows carried is counted all the same"),
         (unreadable, "events of the kernel half made no sense"),
         (addresses, "addresses of names were not allowed, because there was no room for more"),
+        (unattributed, "questions about names came from sockets that are closed or not governed, and got no answer"),
+        (crowded, "questions about names or connections for them were dropped, because there were too many at once"),
+        (late, "answers to questions about names came too late for whoever had asked"),
     ];
     let lines = lines.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("  {count} {what}\n"));
     lines.collect::<Vec<_>>().concat()
@@ -283,7 +289,8 @@ mod tests {
                 ..event([0, 0, 0, 0], 0, "\u{1b}[2J")
             },
         );
-        let losses = Losses { events: 7, unreadable: 0, addresses: 2 };
+        let questions = Unanswered { unattributed: 0, crowded: 3, late: 0 };
+        let losses = Losses { events: 7, unreadable: 0, addresses: 2, questions };
         insta::assert_snapshot!(summary(&engine, losses, Style::Plain), @r"
         egress: policy `command-line`: 2 destinations, 6 refusals
           destination            name             flows  sent                received

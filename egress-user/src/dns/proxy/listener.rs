@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use egress_common::limits::SERVER_SLOTS;
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::mpsc::Sender,
@@ -13,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    namespace::{PORTS, Sockets},
+    namespace::Sockets,
     tcp::{self, Accepted},
     udp::{self, Datagram},
 };
@@ -21,8 +22,7 @@ use super::{
 /// Listens in one network namespace until it is dropped.
 #[derive(Debug)]
 pub struct Listener {
-    namespace: u64,
-    ports: [u16; PORTS],
+    ports: [u16; SERVER_SLOTS],
     udp: Vec<Arc<UdpSocket>>,
     tcp: Vec<Arc<TcpListener>>,
     tasks: Vec<AbortHandle>,
@@ -31,13 +31,14 @@ pub struct Listener {
 impl Listener {
     /// Reads from these sockets in tasks of `tasks`.
     pub(super) fn start<T: Send + Default + 'static>(
+        namespace: u64,
         sockets: Sockets,
         tasks: &mut JoinSet<T>,
         datagrams: &Sender<Datagram>,
         accepted: &Sender<Accepted>,
     ) -> io::Result<Self> {
-        let Sockets { cookie: namespace, ports, udp, tcp } = sockets;
-        let mut listener = Self { namespace, ports, udp: Vec::new(), tcp: Vec::new(), tasks: Vec::new() };
+        let Sockets { ports, udp, tcp } = sockets;
+        let mut listener = Self { ports, udp: Vec::new(), tcp: Vec::new(), tasks: Vec::new() };
         for socket in udp {
             let socket = Arc::new(UdpSocket::from_std(socket)?);
             let reading = udp::receive(namespace, Arc::clone(&socket), datagrams.clone());
@@ -59,13 +60,8 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The cookie of the network namespace.
-    pub fn namespace_cookie(&self) -> u64 {
-        self.namespace
-    }
-
     /// Where questions are to be sent. Connections only to the first.
-    pub fn ports(&self) -> [u16; PORTS] {
+    pub fn ports(&self) -> [u16; SERVER_SLOTS] {
         self.ports
     }
 

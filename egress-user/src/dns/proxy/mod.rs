@@ -18,14 +18,10 @@ use self::{
     tcp::{Accepted, IDLE_TIME, Line, PIPELINED_MAX},
     udp::Datagram,
 };
-pub use self::{
-    listener::Listener,
-    namespace::{PORTS, Sockets},
-};
+pub use self::{listener::Listener, namespace::Sockets};
 use super::question::{Asker, Ticket, Transport};
 
 mod connections;
-mod cookie;
 mod listener;
 mod namespace;
 mod tcp;
@@ -58,7 +54,7 @@ pub struct Arrival {
 /// Where a message or a connection came from, which is what the kernel has noted down about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The cookie of the network namespace.
+    /// The kernel's number of the network namespace.
     pub namespace: u64,
     /// How it came.
     pub transport: Transport,
@@ -147,10 +143,11 @@ impl<T> Channel<T> {
 }
 
 impl Proxy {
-    /// Listens on these sockets, instead of those that it has in the same network namespace.
-    pub fn listen(&mut self, sockets: Sockets) -> io::Result<&Listener> {
-        let listener = Listener::start(sockets, &mut self.tasks, &self.datagrams.sender, &self.accepted.sender)?;
-        let namespace = listener.namespace_cookie();
+    /// Listens on these sockets, instead of those that it has in the same network namespace, which the kernel knows by
+    /// this number.
+    pub fn listen(&mut self, namespace: u64, sockets: Sockets) -> io::Result<&Listener> {
+        let (datagrams, accepted) = (&self.datagrams.sender, &self.accepted.sender);
+        let listener = Listener::start(namespace, sockets, &mut self.tasks, datagrams, accepted)?;
         self.leave(namespace);
         Ok(self.listeners.entry(namespace).or_insert(listener))
     }
@@ -159,11 +156,6 @@ impl Proxy {
     pub fn leave(&mut self, namespace: u64) {
         self.listeners.remove(&namespace);
         self.connections.close_all_of(namespace);
-    }
-
-    /// The cookies of the network namespaces in which it listens.
-    pub fn namespaces(&self) -> impl Iterator<Item = u64> {
-        self.listeners.keys().copied()
     }
 
     /// The next question of somebody governed; never, while none comes. Nothing is lost when this is dropped half way.
@@ -254,12 +246,14 @@ impl Proxy {
         // Asked once: as long as the connection is there, its address is nobody else's.
         let Some(asker) = who(&Source { namespace, transport: Transport::Tcp, client, local_port }) else {
             self.unanswered.unattributed += 1;
+            tcp::reset(&stream);
             return;
         };
         let (answers, receiver) = mpsc::channel(PIPELINED_MAX);
         let connection = Connection { asker, namespace, answers, asked: 0, last: Instant::now() };
         let Some(id) = self.connections.open(connection) else {
             self.unanswered.crowded += 1;
+            tcp::reset(&stream);
             return;
         };
         let serving = tcp::serve(Line { id, stream, idle_time: IDLE_TIME }, self.questions.sender.clone(), receiver);

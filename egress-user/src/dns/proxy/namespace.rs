@@ -4,18 +4,14 @@ use std::{
     fs::File,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    os::fd::{AsFd as _, BorrowedFd},
     thread,
 };
 
 use anyhow::{Context as _, anyhow};
+use egress_common::limits::SERVER_SLOTS;
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Socket, Type};
-
-use super::cookie;
-
-/// Ports of one network namespace. `resolv.conf` has at most three name servers, and each that a socket asks is sent to
-/// its own port, so that every answer comes back as from the server that was asked.
-pub const PORTS: usize = 4;
 
 /// Ports that are tried before it is given up: the kernel chooses one that is free in one family, and it may be taken in
 /// the other.
@@ -27,8 +23,7 @@ const BACKLOG: i32 = 128;
 /// Sockets that are bound and not yet read from.
 #[derive(Debug)]
 pub struct Sockets {
-    pub(super) cookie: u64,
-    pub(super) ports: [u16; PORTS],
+    pub(super) ports: [u16; SERVER_SLOTS],
     pub(super) udp: Vec<UdpSocket>,
     pub(super) tcp: Vec<TcpListener>,
 }
@@ -37,7 +32,7 @@ impl Sockets {
     /// Makes them in the network namespace of this process.
     pub fn open() -> anyhow::Result<Self> {
         let (mut udp, mut tcp) = (Vec::new(), Vec::new());
-        let mut ports = [0; PORTS];
+        let mut ports = [0; SERVER_SLOTS];
         for (place, port) in ports.iter_mut().enumerate() {
             // Connections keep the peer that they have, so one port is enough for them.
             let bound = Bound::find(if place == 0 { &[Type::DGRAM, Type::STREAM] } else { &[Type::DGRAM] })?;
@@ -51,9 +46,7 @@ impl Sockets {
                 }
             }
         }
-        let any = udp.first().context("no port was bound")?;
-        let cookie = cookie::of(any).context("read the cookie of the network namespace")?;
-        Ok(Self { cookie, ports, udp, tcp })
+        Ok(Self { ports, udp, tcp })
     }
 
     /// Makes them in another network namespace, which is an open `/proc/PID/ns/net`.
@@ -65,6 +58,11 @@ impl Sockets {
         });
         let joined = thread.context("start a thread")?.join();
         joined.unwrap_or_else(|_panic| Err(anyhow!("the thread that makes sockets panicked")))
+    }
+
+    /// One of them, which tells in which namespace all of them are.
+    pub fn any(&self) -> anyhow::Result<BorrowedFd<'_>> {
+        Ok(self.udp.first().context("no socket was made")?.as_fd())
     }
 }
 
@@ -139,16 +137,16 @@ mod tests {
             assert!((1..=2).contains(&addresses.len()), "{addresses:?}");
         }
         assert!(sockets.tcp.iter().all(|socket| socket.local_addr().unwrap().port() == sockets.ports[0]));
-        assert_ne!(sockets.cookie, 0);
     }
 
     #[test]
-    fn a_namespace_that_is_our_own_has_our_cookie() {
+    fn sockets_are_made_in_the_namespace_that_is_named_or_not_at_all() {
         // Entering a namespace takes a right that a test may not have; the own one shows as much as can be shown.
-        let own = File::open("/proc/self/ns/net").unwrap();
-        match Sockets::open_in(own) {
-            Ok(sockets) => assert_eq!(sockets.cookie, Sockets::open().unwrap().cookie),
+        match Sockets::open_in(File::open("/proc/self/ns/net").unwrap()) {
+            Ok(sockets) => assert!(sockets.ports.iter().all(|port| *port != 0)),
             Err(error) => assert_eq!(error.to_string(), "enter the network namespace of a process"),
         }
+        let error = Sockets::open_in(File::open("/proc/self/status").unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "enter the network namespace of a process");
     }
 }

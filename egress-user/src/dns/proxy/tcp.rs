@@ -69,13 +69,33 @@ pub(super) async fn accept(namespace: u64, socket: Arc<TcpListener>, accepted: S
 /// Answers on one connection. It ends when the client closes it, is silent for too long, sends what is no question, or
 /// when nobody holds the other end of `answers` any more.
 pub(super) async fn serve(mut line: Line, questions: Sender<Question>, answers: Receiver<Bytes>) {
-    if let Err(error) = line.exchange(&questions, answers).await {
-        tracing::debug!(%error, "a connection for DNS questions ended");
+    match line.exchange(&questions, answers).await {
+        Ok(ClosedBy::Client) => {}
+        Ok(ClosedBy::Us) => reset(&line.stream),
+        Err(error) => {
+            tracing::debug!(%error, "a connection for DNS questions ended");
+            reset(&line.stream);
+        }
     }
 }
 
+/// Makes the end of a connection known at once. One that is closed in good order stays for a minute without its socket,
+/// and the kernel half cannot tell any more that the client's last packets go to the proxy.
+pub(super) fn reset(stream: &TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "reset a connection for DNS questions");
+    }
+}
+
+/// Who wanted no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClosedBy {
+    Client,
+    Us,
+}
+
 impl Line {
-    async fn exchange(&mut self, questions: &Sender<Question>, mut answers: Receiver<Bytes>) -> io::Result<()> {
+    async fn exchange(&mut self, questions: &Sender<Question>, mut answers: Receiver<Bytes>) -> io::Result<ClosedBy> {
         let Self { id, stream, idle_time } = self;
         stream.set_nodelay(true)?;
         let (mut reader, mut writer) = stream.split();
@@ -91,7 +111,7 @@ impl Line {
                 questions.send(Question { connection: *id, message }).await.map_err(io::Error::other)?;
             }
             if is_half_closed && open == 0 {
-                return Ok(());
+                return Ok(ClosedBy::Client);
             }
             tokio::select! {
                 read = reader.read_buf(&mut received), if open < PIPELINED_MAX && !is_half_closed => {
@@ -99,12 +119,12 @@ impl Line {
                     is_half_closed = read? == 0;
                 }
                 answer = answers.recv() => {
-                    let Some(answer) = answer else { return Ok(()) };
+                    let Some(answer) = answer else { return Ok(ClosedBy::Us) };
                     timeout(*idle_time, writer.write_all(&answer)).await??;
                     open = open.saturating_sub(1);
                     deadline = Instant::now() + *idle_time;
                 }
-                () = sleep_until(deadline) => return Ok(()),
+                () = sleep_until(deadline) => return Ok(ClosedBy::Us),
             }
         }
     }

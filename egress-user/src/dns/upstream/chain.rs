@@ -10,9 +10,10 @@ pub(super) fn open_end(name: &Name, kind: RecordType, records: &[Record]) -> Opt
     let mut end = name;
     // A chain has at most as many links as there are records; one that bites its tail is not followed further.
     for _ in records {
-        let next = records.iter().filter(|record| record.name == *end).find_map(|record| {
-            if let RData::CNAME(target) = &record.data { Some(&target.0) } else { None }
-        });
+        let next = records
+            .iter()
+            .filter(|record| record.name == *end)
+            .find_map(|record| if let RData::CNAME(target) = &record.data { Some(&target.0) } else { None });
         match next {
             Some(target) => end = target,
             None if end == name || records.iter().any(|record| record.name == *end && record.record_type() == kind) => {

@@ -27,13 +27,14 @@ impl Health {
         Self { begun: now, failures: AtomicU32::new(0), again_at: AtomicU64::new(0) }
     }
 
-    pub(super) fn succeed(&self) {
-        self.failures.store(0, Ordering::Relaxed);
-    }
-
-    pub(super) fn fail(&self, now: Instant) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        self.again_at.store(self.milliseconds(now + AGAIN_AFTER), Ordering::Relaxed);
+    /// Notes that a question was answered, or got lost.
+    pub(super) fn note(&self, is_lost: bool, now: Instant) {
+        if is_lost {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            self.again_at.store(self.milliseconds(now + AGAIN_AFTER), Ordering::Relaxed);
+        } else {
+            self.failures.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Whether it lives, or is to be tried again by the one who asks.
@@ -70,17 +71,17 @@ mod tests {
     fn a_dead_server_is_asked_last_and_tried_once_in_a_while() {
         let now = Instant::now();
         let servers = [Health::new(now), Health::new(now)];
-        let order = |now| super::order(servers.iter(), now);
-        assert_eq!(order(now), [0, 1]);
-        servers[0].fail(now);
-        assert_eq!(order(now), [0, 1], "one answer may be lost");
-        servers[0].fail(now);
-        assert_eq!(order(now), [1, 0]);
+        let places = |now| order(servers.iter(), now);
+        assert_eq!(places(now), [0, 1]);
+        servers[0].note(true, now);
+        assert_eq!(places(now), [0, 1], "one answer may be lost");
+        servers[0].note(true, now);
+        assert_eq!(places(now), [1, 0]);
         let later = now + AGAIN_AFTER;
-        assert_eq!(order(later), [0, 1], "it is tried again");
-        assert_eq!(order(later), [1, 0], "by one question only");
-        servers[0].succeed();
-        assert_eq!(order(later), [0, 1]);
+        assert_eq!(places(later), [0, 1], "it is tried again");
+        assert_eq!(places(later), [1, 0], "by one question only");
+        servers[0].note(false, later);
+        assert_eq!(places(later), [0, 1]);
     }
 
     #[test]
@@ -88,7 +89,7 @@ mod tests {
         let now = Instant::now();
         let servers = [Health::new(now), Health::new(now)];
         for server in servers.iter().chain(&servers) {
-            server.fail(now);
+            server.note(true, now);
         }
         assert_eq!(order(servers.iter(), now), [0, 1]);
     }

@@ -123,7 +123,11 @@ impl Upstream {
                 Ok(Some(Err(error))) => reason = error.to_string(),
                 Ok(None) => return Err(reason),
                 // It may still answer, and is healthy again then.
-                Err(_elapsed) => next.into_iter().for_each(|server| server.health().fail(Instant::now())),
+                Err(_elapsed) => {
+                    if let Some(server) = next {
+                        server.health().note(true, Instant::now());
+                    }
+                }
             }
         }
         Err("timed out".to_owned())

@@ -113,10 +113,7 @@ impl Server {
             connected.store(!is_lost, Ordering::Relaxed);
         }
         drop(alone);
-        match is_lost {
-            true => self.shared.health.fail(Instant::now()),
-            false => self.shared.health.succeed(),
-        }
+        self.shared.health.note(is_lost, Instant::now());
         given(&query, result)
             .unwrap_or_else(|why| Given::Nothing(format!("name server {}: {why}", self.shared.address)))
     }
