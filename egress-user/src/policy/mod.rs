@@ -18,7 +18,7 @@ mod yaml;
 
 pub use self::{
     allows::{Flow, Known},
-    dns::{AddressLimits, Budget, Dns, NameServer, RecordType, RefusalCode},
+    dns::{AddressLimits, Budget, Dns, InvalidRecordType, InvalidServer, NameServer, RecordType, RefusalCode},
     document::schema,
     domain::{DomainName, DomainPattern, InvalidDomain},
     explain::{Explanation, Target},
@@ -117,3 +117,4 @@ macro_rules! spellings {
 spellings!(Mode: Enforce = "enforce", Audit = "audit");
 spellings!(Tier: External = "external", Internal = "internal");
 spellings!(Refuse: Eperm = "EPERM", Econnrefused = "ECONNREFUSED", Ehostunreach = "EHOSTUNREACH");
+spellings!(RefusalCode: Refused = "refused", NxDomain = "nxdomain");

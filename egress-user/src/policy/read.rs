@@ -42,6 +42,7 @@ pub fn from_arguments(allow: &[String], blocked_ports: &[String]) -> Result<Poli
         blocked_ports: blocked_ports.iter().map(text).collect(),
         refuse: None,
         listen: None,
+        dns: None,
     };
     let source = "command line";
     let mut reader = Reader { problems: Vec::new(), tier: None };
@@ -54,14 +55,14 @@ pub fn from_arguments(allow: &[String], blocked_ports: &[String]) -> Result<Poli
 }
 
 /// Collects problems while it reads.
-struct Reader {
+pub(super) struct Reader {
     problems: Vec<Problem>,
     tier: Option<Tier>,
 }
 
 impl Reader {
     fn policy(&mut self, document: Document) -> Option<Policy> {
-        let Document { version, name, description, workload, mode, tier, allow, blocked_ports, refuse, listen } =
+        let Document { version, name, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns } =
             document;
         self.version(version);
         let name = match name {
@@ -84,13 +85,13 @@ impl Reader {
         let blocked_ports = self.blocked_ports(&blocked_ports);
         let refuse = self.choice(refuse, Refuse::ALL, Refuse::Eperm);
         let listen = self.choice(listen, &[("true", true), ("false", false)], false);
+        let dns = dns.map_or_else(super::Dns::default, |keys| self.dns(keys));
         let workload = match workload {
             None => None,
             Some(None) => return None,
             Some(Some(workload)) => Some(workload),
         };
         let description = description.map(|description| description.text);
-        let dns = super::Dns::default();
         Some(Policy { name: name?, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns })
     }
 
@@ -183,7 +184,7 @@ impl Reader {
         Ports::from_items(items)
     }
 
-    fn choice<T: Copy>(&mut self, text: Option<Text>, choices: &[(&str, T)], default: T) -> T {
+    pub(super) fn choice<T: Copy>(&mut self, text: Option<Text>, choices: &[(&str, T)], default: T) -> T {
         let Some(Text { text, place }) = text else {
             return default;
         };
@@ -195,7 +196,7 @@ impl Reader {
         default
     }
 
-    fn value<T, E: Display>(&mut self, text: &Text, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    pub(super) fn value<T, E: Display>(&mut self, text: &Text, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         match read(&text.text) {
             Ok(value) => Some(value),
             Err(error) => {
@@ -210,7 +211,7 @@ impl Reader {
         None
     }
 
-    fn problem(&mut self, place: Place, message: String) {
+    pub(super) fn problem(&mut self, place: Place, message: String) {
         self.problems.push(Problem { place, message });
     }
 }
@@ -247,10 +248,11 @@ mod tests {
     #[test]
     fn defaults_are_the_safe_ones() {
         let policy = parse("test.yaml", b"version: 1\nname: test").unwrap();
-        let Policy { name: _, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns: _ } =
+        let Policy { name: _, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns } =
             policy;
         assert_eq!((description, workload, mode, tier), (None, None, Mode::Enforce, None));
         assert_eq!((allow, blocked_ports, refuse, listen), (Vec::new(), Ports::NONE, Refuse::Eperm, false));
+        assert_eq!(dns, crate::policy::Dns::default());
     }
 
     #[test]
