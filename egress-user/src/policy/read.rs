@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use super::{
     Destination, DomainPattern, Mode, Network, Policy, PolicyName, PortItem, Ports, Problem, Problems, Refuse, Rule,
-    Tier, Workload,
+    Rules, Tier, Workload,
     document::{Document, RuleForm, RuleKeys, RuleNode, Text, WorkloadKeys},
     problem::{Place, Shown},
     special,
@@ -81,7 +81,7 @@ impl Reader {
             self.problem(place, format!("the policy has {} rules; expected at most {RULES_MAX}", allow.len()));
             return None;
         }
-        let allow: Vec<Rule> = allow.into_iter().filter_map(|rule| self.rule(rule)).collect();
+        let allow: Rules = allow.into_iter().filter_map(|rule| self.rule(rule)).collect();
         let blocked_ports = self.blocked_ports(&blocked_ports);
         let refuse = self.choice(refuse, Refuse::ALL, Refuse::Eperm);
         let listen = self.choice(listen, &[("true", true), ("false", false)], false);
@@ -216,10 +216,10 @@ impl Reader {
     }
 }
 
-/// Why the destination allows nothing under the tier, if it does not.
+/// Why the destination allows nothing under the tier, if it does not. A domain allows the question about it in any tier.
 fn contradiction(destination: &Destination, tier: Option<Tier>) -> Option<String> {
     match (tier?, destination) {
-        (Tier::External, Destination::Domain(_)) => None,
+        (Tier::External | Tier::Internal, Destination::Domain(_)) => None,
         (Tier::External, Destination::Network(network)) => special::zone_of(network).map(|zone| {
             format!(
                 "`{network}`: is in `{}` ({}), which `tier: external` never allows; expected a public network",
@@ -227,10 +227,6 @@ fn contradiction(destination: &Destination, tier: Option<Tier>) -> Option<String
                 zone.name
             )
         }),
-        (Tier::Internal, Destination::Domain(pattern)) => Some(format!(
-            "`{pattern}`: a domain never opens a private address, and `tier: internal` allows no other; expected a \
-             network such as `10.0.0.0/8`"
-        )),
         (Tier::Internal, Destination::Network(network)) => match special::zone_of(network) {
             Some(_) => None,
             None => Some(format!(
@@ -248,10 +244,9 @@ mod tests {
     #[test]
     fn defaults_are_the_safe_ones() {
         let policy = parse("test.yaml", b"version: 1\nname: test").unwrap();
-        let Policy { name: _, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns } =
-            policy;
+        let Policy { name: _, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns } = policy;
         assert_eq!((description, workload, mode, tier), (None, None, Mode::Enforce, None));
-        assert_eq!((allow, blocked_ports, refuse, listen), (Vec::new(), Ports::NONE, Refuse::Eperm, false));
+        assert_eq!((allow, blocked_ports, refuse, listen), (Rules::default(), Ports::NONE, Refuse::Eperm, false));
         assert_eq!(dns, crate::policy::Dns::default());
     }
 

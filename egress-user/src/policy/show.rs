@@ -19,7 +19,7 @@ pub fn show(policy: &Policy) -> String {
         blocked_ports: ports(blocked_ports),
         refuse: refuse.to_string(),
         listen: *listen,
-        dns: dns::shown(dns),
+        dns: dns::section(dns),
     };
     // Writing to a string cannot fail, and every value here has a form in YAML.
     serde_yaml::to_string(&file).unwrap_or_default()
@@ -40,7 +40,7 @@ struct File<'a> {
     blocked_ports: FlowSeq<Vec<Item>>,
     refuse: String,
     listen: bool,
-    dns: dns::Shown,
+    dns: dns::Section,
 }
 
 #[derive(Serialize)]

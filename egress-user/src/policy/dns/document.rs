@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{
     AddressLimits, Budget, Dns,
     duration::Seconds,
-    read::{GRACE_LONGEST, NAMES_MAX, QUESTIONS_MAX, SERVERS_MAX, TOTAL_MAX, TTL_FLOOR_LONGEST},
+    read::{NAMES_MAX, QUESTIONS_MAX, SERVERS_MAX, TOTAL_MAX},
 };
 use crate::policy::{
     document::{Text, present},
@@ -25,11 +25,11 @@ pub(in crate::policy) struct DnsKeys {
     #[serde(default, deserialize_with = "present")]
     #[schemars(schema_with = "refuse_schema")]
     pub(super) refuse: Option<Text>,
-    /// How long an address stays usable after the TTL of its answer.
+    /// How long an address stays usable after the TTL of its answer, such as `90s`, `5m` or `1h`; at most `1d`.
     #[serde(default, deserialize_with = "present")]
     #[schemars(schema_with = "grace_schema")]
     pub(super) grace: Option<Text>,
-    /// The least TTL that an answer has.
+    /// The least TTL that an answer has, such as `10s`; at most `1h`.
     #[serde(default, deserialize_with = "present")]
     #[schemars(schema_with = "ttl_floor_schema")]
     pub(super) ttl_floor: Option<Text>,
@@ -97,20 +97,15 @@ fn refuse_schema(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn grace_schema(_: &mut SchemaGenerator) -> Schema {
-    duration_schema(Dns::default().grace_seconds, GRACE_LONGEST)
+    duration_schema(Dns::default().grace_seconds)
 }
 
 fn ttl_floor_schema(_: &mut SchemaGenerator) -> Schema {
-    duration_schema(Dns::default().ttl_floor_seconds, TTL_FLOOR_LONGEST)
+    duration_schema(Dns::default().ttl_floor_seconds)
 }
 
-fn duration_schema(default: u32, longest: Seconds) -> Schema {
-    json_schema!({
-        "type": "string",
-        "pattern": "^[0-9]+[smhd]$",
-        "description": format!("A time such as `90s`, `5m`, `1h` or `1d`; at most `{longest}`."),
-        "default": Seconds(default).to_string(),
-    })
+fn duration_schema(default: u32) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[0-9]+[smhd]$", "default": Seconds(default).to_string() })
 }
 
 fn questions_schema(_: &mut SchemaGenerator) -> Schema {

@@ -9,13 +9,13 @@ mod show;
 
 use std::collections::BTreeSet;
 
+pub(super) use self::{
+    document::DnsKeys,
+    show::{Section, section},
+};
 pub use self::{
     record_type::{InvalidRecordType, RecordType},
     server::{InvalidServer, NameServer},
-};
-pub(super) use self::{
-    document::DnsKeys,
-    show::{Shown, shown},
 };
 
 /// What the `dns` section of a policy says.

@@ -10,10 +10,10 @@ use super::{
 use crate::policy::{document::Text, domain::LABEL_BYTES_MAX, problem::Shown, read::Reader};
 
 /// A day: whoever keeps an address for longer asks again.
-pub(super) const GRACE_LONGEST: Seconds = Seconds(86_400);
+const GRACE_LONGEST: Seconds = Seconds(86_400);
 
 /// An hour: a name that moves is found at its new place within that.
-pub(super) const TTL_FLOOR_LONGEST: Seconds = Seconds(3_600);
+const TTL_FLOOR_LONGEST: Seconds = Seconds(3_600);
 
 /// Questions of a minute: 16,000 each second, more than one workload is served.
 pub(super) const QUESTIONS_MAX: u32 = 1_000_000;

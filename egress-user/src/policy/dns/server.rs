@@ -46,14 +46,11 @@ impl NameServer {
 /// An address with its port, or with the one that it has where none is named.
 fn address(text: &str, port: u16) -> Result<SocketAddr, Wrong> {
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let alone = bracketed.map_or_else(
-        || text.parse::<IpAddr>().ok(),
-        |inside| inside.parse().ok().map(IpAddr::V6),
-    );
+    let alone = bracketed.map_or_else(|| text.parse::<IpAddr>().ok(), |inside| inside.parse().ok().map(IpAddr::V6));
     let server = match alone {
         Some(address) => SocketAddr::new(address, port),
         None if text.contains('%') => return Err(Wrong::Scope),
-        None => text.parse().map_err(|_: std::net::AddrParseError| Wrong::Address)?,
+        None => text.parse().ok().ok_or(Wrong::Address)?,
     };
     let (address, port) = (server.ip().to_canonical(), server.port());
     let is_broadcast = matches!(address, IpAddr::V4(four) if four.is_broadcast());

@@ -6,11 +6,11 @@ use serde_yaml::FlowSeq;
 use super::{AddressLimits, Budget, Dns, duration::Seconds};
 
 /// The section with every default spelled out.
-pub(in crate::policy) fn shown(dns: &Dns) -> Shown {
+pub(in crate::policy) fn section(dns: &Dns) -> Section {
     let Dns { types, refuse, grace_seconds, ttl_floor_seconds, budget, addresses, servers } = dns;
     let Budget { questions_per_minute, names_per_hour, label_bytes, random_percent } = *budget;
     let AddressLimits { per_name, total } = *addresses;
-    Shown {
+    Section {
         types: FlowSeq(types.iter().map(ToString::to_string).collect()),
         refuse: refuse.to_string(),
         grace: Seconds(*grace_seconds).to_string(),
@@ -23,7 +23,7 @@ pub(in crate::policy) fn shown(dns: &Dns) -> Shown {
 
 /// The keys and their values.
 #[derive(Serialize)]
-pub(in crate::policy) struct Shown {
+pub(in crate::policy) struct Section {
     types: FlowSeq<Vec<String>>,
     refuse: String,
     grace: String,
