@@ -39,6 +39,8 @@ const PURE: &[&str] = &[
     "detect/",
     "engine/",
     "respond.rs",
+    "dns/admission.rs",
+    "dns/budget/",
     "dns/cache/",
     "dns/message/",
     "dns/name.rs",
