@@ -7,8 +7,6 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write as _;
-
 use hickory_resolver::proto::{
     op::{Header, MessageType, OpCode, Query, ResponseCode},
     rr::{DNSClass, Name, RecordType as ProtoRecordType},
@@ -16,7 +14,7 @@ use hickory_resolver::proto::{
 };
 
 use self::reply::{Echo, Edns, Reply};
-use super::question::Transport;
+use super::{name, question::Transport};
 use crate::policy::{DomainName, RecordType};
 
 /// Records in the additional section of a question. There are an OPT and a TSIG in use; what has more asks for work, not
@@ -71,8 +69,8 @@ pub fn read(message: &[u8]) -> Result<Question, Unreadable> {
     Ok(Question {
         echo,
         section: section.to_vec(),
-        name: domain_name(query.name()),
-        spelled: spell(query.name()),
+        name: name::read(query.name()),
+        spelled: name::spell(query.name()),
         kind: RecordType(query.query_type().into()),
         asked: query.name,
         edns,
@@ -169,35 +167,4 @@ impl From<DecodeError> for Malformed {
 /// Bytes of a name in a message, without compression.
 fn encoded_bytes(name: &Name) -> usize {
     name.iter().map(|label| label.len() + 1).sum::<usize>() + 1
-}
-
-/// The name that policies know it by.
-fn domain_name(name: &Name) -> Option<DomainName> {
-    let mut text = String::new();
-    for label in name {
-        // One label `a.b` is not the two labels `a` and `b`.
-        let label = std::str::from_utf8(label).ok().filter(|label| label.is_ascii() && !label.contains('.'))?;
-        text.push_str(label);
-        text.push('.');
-    }
-    DomainName::parse(&text).ok()
-}
-
-/// A name as RFC 4343 section 2.1 has people write it.
-fn spell(name: &Name) -> String {
-    let mut text = String::new();
-    for label in name {
-        if !text.is_empty() {
-            text.push('.');
-        }
-        for byte in label {
-            match byte {
-                b'.' | b'\\' => text.extend(['\\', char::from(*byte)]),
-                b'!'..=b'~' => text.push(char::from(*byte)),
-                // Writing to a string cannot fail.
-                _ => write!(text, "\\{byte:03}").unwrap_or_default(),
-            }
-        }
-    }
-    if text.is_empty() { ".".to_owned() } else { text }
 }

@@ -215,7 +215,9 @@ fn an_answer_has_its_chain_and_what_is_left_of_its_ttls() {
     insta::assert_snapshot!(hexadecimal(&bytes));
     let reply = Message::from_vec(&bytes).unwrap();
     let mut expected = release.records.clone();
-    expected.iter_mut().for_each(|record| record.ttl -= 20);
+    for record in &mut expected {
+        record.ttl -= 20;
+    }
     assert_eq!(reply.answers, expected);
     let old = Message::from_vec(&question.answer(Transport::Udp, &release, 61)).unwrap();
     assert!(old.answers.iter().all(|record| record.ttl == 0));
@@ -254,7 +256,7 @@ fn an_answer_that_is_too_long_for_its_datagram_is_marked_as_cut() {
 }
 
 fn name(text: &str) -> Name {
-    text.parse().unwrap()
+    Name::from_ascii(text).unwrap()
 }
 
 fn query(asked: &str) -> Message {
@@ -298,6 +300,7 @@ fn released(count: u16) -> Release {
         addresses: Vec::new(),
         aliases: Vec::new(),
         ttl: 60,
+        withheld: Vec::new(),
     }
 }
 
