@@ -42,6 +42,7 @@ const PURE: &[&str] = &[
     "dns/admission.rs",
     "dns/budget/",
     "dns/cache/",
+    "dns/exchange/",
     "dns/message/",
     "dns/name.rs",
     "dns/release/",

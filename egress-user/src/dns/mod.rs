@@ -1,11 +1,15 @@
 //! Names and their addresses: what is known (`cache`), what clients ask (`message`), what they may ask (`admission`,
-//! `budget`) and hear (`release`), all pure; and how name servers are asked (`resolver`, a shell).
+//! `budget`) and hear (`release`), and the way of a question through all of these (`exchange`), all pure; and how name
+//! servers are asked (`resolver`, a shell).
 
 pub mod admission;
 pub mod budget;
 pub mod cache;
+pub mod exchange;
 pub mod message;
 mod name;
 pub mod question;
 pub mod release;
 pub mod resolver;
+#[cfg(test)]
+pub(crate) mod testing;

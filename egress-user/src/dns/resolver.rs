@@ -1,11 +1,6 @@
 //! Asks name servers for the addresses of names. Only this process asks, and never from inside a governed cgroup.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
-    str::FromStr as _,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, str::FromStr as _, time::Duration};
 
 use anyhow::Context as _;
 use hickory_resolver::{
@@ -14,12 +9,11 @@ use hickory_resolver::{
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
         op::{Query, ResponseCode},
-        rr::{Name, RData, Record, RecordType},
+        rr::{Name, Record, RecordType},
     },
 };
 
-use super::cache::Answer;
-use crate::policy::DomainName;
+use super::question::{Answer, Asked, Outcome};
 
 /// Time for one question to one name server. A healthy one answers within a second even when it has to ask others.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,15 +34,6 @@ pub const DNS_PORT: u16 = 53;
 #[derive(Clone, Debug)]
 pub struct Resolver {
     dns: TokioResolver,
-}
-
-/// What one family of addresses came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Family {
-    Addresses(Vec<(IpAddr, u32)>),
-    /// There are none, and it is certain: the reason in words.
-    Nothing(String),
-    Fail(String),
 }
 
 /// The name servers of `/etc/resolv.conf`.
@@ -87,158 +72,52 @@ impl Resolver {
         Ok(Self { dns })
     }
 
-    /// The addresses of a name: those of the hosts file if it lists the name, else those that DNS answers.
-    pub async fn resolve(&self, domain: &DomainName) -> Answer {
-        let name = match Name::from_str(domain.as_str()) {
-            Ok(mut name) => {
-                name.set_fqdn(true);
-                name
-            }
-            Err(error) => return Answer { addresses: Vec::new(), failure: Some(error.to_string()) },
+    /// Asks: the hosts file, if it lists the name, and else the name servers.
+    pub async fn ask(&self, asked: &Asked) -> Outcome {
+        let started = tokio::time::Instant::now();
+        let answer = match tokio::time::timeout(NAME_TIMEOUT, self.answer(asked)).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err("timed out".to_owned()),
         };
-        let addresses = listed_in_hosts(&name);
-        if !addresses.is_empty() {
-            return Answer { addresses, failure: None };
+        Outcome { answer, took: started.elapsed() }
+    }
+
+    async fn answer(&self, asked: &Asked) -> Result<Answer, String> {
+        let mut name = Name::from_str(asked.name.as_str()).map_err(|error| error.to_string())?;
+        name.set_fqdn(true);
+        let kind = RecordType::from(asked.kind.0);
+        if let Some(records) = listed_in_hosts(&name, kind) {
+            return Ok(Answer { exists: true, records, negative_ttl: HOSTS_TTL_SECONDS });
         }
-        let both = async { tokio::join!(self.family(&name, RecordType::A), self.family(&name, RecordType::AAAA)) };
-        match tokio::time::timeout(NAME_TIMEOUT, both).await {
-            Ok((v4, v6)) => merge(v4, v6),
-            Err(_elapsed) => Answer { addresses: Vec::new(), failure: Some("timed out".to_owned()) },
-        }
-    }
-
-    async fn family(&self, name: &Name, kind: RecordType) -> Family {
-        match self.dns.lookup(name.clone(), kind).await {
-            Ok(lookup) => match addresses(name, lookup.answers()) {
-                none if none.is_empty() => Family::Nothing("it has no addresses".to_owned()),
-                some => Family::Addresses(some),
-            },
-            Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => no_records(nothing.response_code),
-            Err(NetError::Dns(DnsError::ResponseCode(code))) => no_records(code),
-            Err(NetError::Timeout) => Family::Fail("timed out".to_owned()),
-            Err(error) => Family::Fail(error.to_string()),
-        }
-    }
-}
-
-fn no_records(code: ResponseCode) -> Family {
-    if code == ResponseCode::NoError {
-        Family::Nothing("it has no addresses".to_owned())
-    } else if code == ResponseCode::NXDomain {
-        Family::Nothing("no such name".to_owned())
-    } else {
-        Family::Fail(format!("the name server answered: {code}"))
-    }
-}
-
-/// The hosts file is small, and read at every question so that a change counts.
-fn listed_in_hosts(name: &Name) -> Vec<(IpAddr, u32)> {
-    let Ok(hosts) = Hosts::from_system() else {
-        return Vec::new();
-    };
-    let lookups = [RecordType::A, RecordType::AAAA]
-        .into_iter()
-        .filter_map(|kind| hosts.lookup_static_host(&Query::query(name.clone(), kind)));
-    let records = lookups.flat_map(|lookup| lookup.answers().to_vec());
-    records.filter_map(|record| Some((record.data.ip_addr()?, HOSTS_TTL_SECONDS))).collect()
-}
-
-fn merge(v4: Family, v6: Family) -> Answer {
-    let mut addresses = Vec::new();
-    let (mut failure, mut nothing) = (None, None);
-    for family in [v4, v6] {
-        match family {
-            Family::Addresses(some) => addresses.extend(some),
-            Family::Nothing(reason) => nothing = nothing.or(Some(reason)),
-            Family::Fail(reason) => failure = failure.or(Some(reason)),
-        }
-    }
-    if addresses.is_empty() {
-        failure = failure.or(nothing);
-    }
-    Answer { addresses, failure }
-}
-
-/// The addresses among the records that belong to the name: its own and those at the end of its chain of CNAMEs. Each
-/// has the shortest TTL on the way to it.
-fn addresses(name: &Name, records: &[Record]) -> Vec<(IpAddr, u32)> {
-    let mut reached = BTreeMap::from([(name.clone(), u32::MAX)]);
-    // A chain is at most as long as there are records, in whichever order they come.
-    for _ in records {
-        for record in records {
-            if let (RData::CNAME(target), Some(ttl)) = (&record.data, reached.get(&record.name).copied()) {
-                reached.entry(target.0.clone()).or_insert(ttl.min(record.ttl));
+        match self.dns.lookup(name, kind).await {
+            Ok(lookup) => Ok(Answer { exists: true, records: lookup.answers().to_vec(), negative_ttl: 0 }),
+            Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => {
+                no_records(nothing.response_code, nothing.negative_ttl.unwrap_or(0))
             }
+            Err(NetError::Dns(DnsError::ResponseCode(code))) => no_records(code, 0),
+            Err(NetError::Timeout) => Err("timed out".to_owned()),
+            Err(error) => Err(error.to_string()),
         }
     }
-    let addresses = records.iter().filter_map(|record| {
-        let ttl = reached.get(&record.name)?;
-        Some((record.data.ip_addr()?, record.ttl.min(*ttl)))
-    });
-    addresses.collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use hickory_resolver::proto::rr::rdata::CNAME;
-
-    use super::*;
-
-    #[test]
-    fn addresses_are_those_at_the_end_of_the_chain_with_the_shortest_ttl_on_the_way() {
-        let records = [
-            address("edge.cdn.example.", 300, "192.0.2.1"),
-            alias("www.example.", 600, "www.cdn.example."),
-            alias("www.cdn.example.", 20, "edge.cdn.example."),
-            address("edge.cdn.example.", 10, "192.0.2.2"),
-            address("other.example.", 300, "192.0.2.66"),
-            address("cdn.example.", 300, "192.0.2.67"),
-        ];
-        let expected = [("192.0.2.1".parse().unwrap(), 20), ("192.0.2.2".parse().unwrap(), 10)];
-        assert_eq!(addresses(&name("www.example."), &records), expected);
+fn no_records(code: ResponseCode, negative_ttl: u32) -> Result<Answer, String> {
+    if code == ResponseCode::NoError || code == ResponseCode::NXDomain {
+        Ok(Answer { exists: code == ResponseCode::NoError, records: Vec::new(), negative_ttl })
+    } else {
+        Err(format!("the name server answered: {code}"))
     }
+}
 
-    #[test]
-    fn a_chain_that_bites_its_tail_ends() {
-        let records = [alias("a.example.", 60, "b.example."), alias("b.example.", 60, "a.example.")];
-        assert_eq!(addresses(&name("a.example."), &records), []);
-    }
-
-    #[test]
-    fn names_are_compared_without_regard_to_case() {
-        let records = [address("WWW.Example.", 60, "2001:db8::1")];
-        assert_eq!(addresses(&name("www.example."), &records), [("2001:db8::1".parse().unwrap(), 60)]);
-    }
-
-    #[test]
-    fn one_family_is_enough_and_a_failure_of_the_other_is_kept() {
-        let some = || Family::Addresses(vec![("192.0.2.1".parse().unwrap(), 60)]);
-        let nothing = || Family::Nothing("no such name".to_owned());
-        let fail = || Family::Fail("timed out".to_owned());
-        for (v4, v6, count, failure) in [
-            (some(), some(), 2, None),
-            (some(), nothing(), 1, None),
-            (nothing(), some(), 1, None),
-            (some(), fail(), 1, Some("timed out")),
-            (nothing(), nothing(), 0, Some("no such name")),
-            (nothing(), fail(), 0, Some("timed out")),
-            (fail(), nothing(), 0, Some("timed out")),
-        ] {
-            let what = format!("{v4:?} {v6:?}");
-            let answer = merge(v4, v6);
-            assert_eq!((answer.addresses.len(), answer.failure.as_deref()), (count, failure), "{what}");
-        }
-    }
-
-    fn name(text: &str) -> Name {
-        text.parse().unwrap()
-    }
-
-    fn address(owner: &str, ttl: u32, address: &str) -> Record {
-        Record::from_rdata(name(owner), ttl, RData::from(address.parse::<IpAddr>().unwrap()))
-    }
-
-    fn alias(owner: &str, ttl: u32, target: &str) -> Record {
-        Record::from_rdata(name(owner), ttl, RData::CNAME(CNAME(name(target))))
-    }
+/// The addresses of this family that the hosts file has for a name, if it lists the name at all. It is small, and read at
+/// every question so that a change counts.
+fn listed_in_hosts(name: &Name, kind: RecordType) -> Option<Vec<Record>> {
+    let hosts = Hosts::from_system().ok()?;
+    let look_up = |kind| hosts.lookup_static_host(&Query::query(name.clone(), kind));
+    let listed = [RecordType::A, RecordType::AAAA].map(|family| (family, look_up(family)));
+    listed.iter().any(|(_, lookup)| lookup.is_some()).then(|| {
+        let family = listed.into_iter().filter(|(family, _)| *family == kind);
+        let records = family.flat_map(|(_, lookup)| lookup.map(|lookup| lookup.answers().to_vec()).unwrap_or_default());
+        records.map(|record| Record::from_rdata(record.name, HOSTS_TTL_SECONDS, record.data)).collect()
+    })
 }

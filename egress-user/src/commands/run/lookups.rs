@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use tokio::task::JoinSet;
 
-use crate::{
-    dns::{cache::Answer, resolver::Resolver},
-    policy::DomainName,
+use crate::dns::{
+    question::{Asked, Outcome},
+    resolver::Resolver,
 };
 
 /// Questions at once. Ten thousand names at 20 ms each are asked for within seconds, and no name server is flooded.
@@ -16,8 +16,8 @@ const AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub(super) struct Lookups {
     resolver: Resolver,
-    waiting: VecDeque<DomainName>,
-    running: JoinSet<(DomainName, Answer)>,
+    waiting: VecDeque<Asked>,
+    running: JoinSet<(Asked, Outcome)>,
 }
 
 impl Lookups {
@@ -25,8 +25,8 @@ impl Lookups {
         Self { resolver, waiting: VecDeque::new(), running: JoinSet::new() }
     }
 
-    pub(super) fn ask(&mut self, name: DomainName) {
-        self.waiting.push_back(name);
+    pub(super) fn ask(&mut self, asked: Asked) {
+        self.waiting.push_back(asked);
         self.fill();
     }
 
@@ -36,7 +36,7 @@ impl Lookups {
     }
 
     /// The next answer; never, while nothing is on its way. Nothing is lost when this is dropped half way.
-    pub(super) async fn next(&mut self) -> (DomainName, Answer) {
+    pub(super) async fn next(&mut self) -> (Asked, Outcome) {
         loop {
             match self.running.join_next().await {
                 Some(Ok(answer)) => {
@@ -51,12 +51,12 @@ impl Lookups {
 
     fn fill(&mut self) {
         while self.running.len() < AT_ONCE
-            && let Some(name) = self.waiting.pop_front()
+            && let Some(asked) = self.waiting.pop_front()
         {
             let resolver = self.resolver.clone();
             self.running.spawn(async move {
-                let answer = resolver.resolve(&name).await;
-                (name, answer)
+                let outcome = resolver.ask(&asked).await;
+                (asked, outcome)
             });
         }
     }

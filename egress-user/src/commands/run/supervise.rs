@@ -91,9 +91,9 @@ impl Supervisor {
         tokio::pin!(deadline);
         while !self.lookups.is_idle() {
             tokio::select! {
-                (name, answer) = self.lookups.next() => {
+                (asked, outcome) = self.lookups.next() => {
                     let now = clock::now().map_err(Unresolved::Failed)?;
-                    let effects = self.engine.handle(Input::Answer(&name, &answer), now);
+                    let effects = self.engine.handle(Input::Answered(&asked, &outcome), now);
                     self.perform_before(effects);
                 }
                 arrival = self.signals.next() => {
@@ -134,7 +134,7 @@ impl Supervisor {
                     self.drain(governed)?;
                     self.handle(Input::Tick, governed)?;
                 }
-                (name, answer) = self.lookups.next() => self.handle(Input::Answer(&name, &answer), governed)?,
+                (asked, outcome) = self.lookups.next() => self.handle(Input::Answered(&asked, &outcome), governed)?,
             }
         }
     }
@@ -170,12 +170,14 @@ impl Supervisor {
         let mut effects = VecDeque::from(self.engine.handle(input, clock::now()?));
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::Resolve(name) => self.lookups.ask(name),
+                Effect::Ask(asked) => self.lookups.ask(asked),
                 Effect::Apply(changes) => {
                     let (taken, outcome) = governed.session.governor()?.apply(POLICY_SLOT, &changes);
                     let outcome = outcome.map_err(|error| format!("{error:#}"));
                     effects.extend(self.engine.handle(Input::Applied(taken, outcome), clock::now()?));
                 }
+                // Nobody asks while nothing leads questions here.
+                Effect::Reply(_, _) => {}
                 Effect::Record(line) => self.record(&line),
                 Effect::Refuse(line) => {
                     if let Err(error) = governed.refusals_file.write(&line) {
@@ -192,9 +194,9 @@ impl Supervisor {
     fn perform_before(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Resolve(name) => self.lookups.ask(name),
+                Effect::Ask(asked) => self.lookups.ask(asked),
                 Effect::Tell(text) => (self.says)(&text),
-                Effect::Apply(_) | Effect::Record(_) | Effect::Refuse(_) => {}
+                Effect::Apply(_) | Effect::Reply(_, _) | Effect::Record(_) | Effect::Refuse(_) => {}
             }
         }
     }
