@@ -16,12 +16,12 @@ use self::{
     identity::{Identity, Wish},
     lookups::Lookups,
     namespaces::Namespaces,
-    report::Style,
     session::Session,
     signals::Held,
     sinks::{EventsFile, RefusalsFile},
     spawn::{NotStarted, Start},
     supervise::{Governed, Supervisor, Unresolved},
+    table::Style,
 };
 use super::{Failure, OK, USAGE, name_servers, say};
 use crate::{
@@ -46,6 +46,7 @@ mod signals;
 mod sinks;
 mod spawn;
 mod supervise;
+mod table;
 
 /// Exit code of a failure of our own, wrong usage included, as env(1) has it: 2 is the command's.
 pub const OWN_FAILURE: u8 = 125;

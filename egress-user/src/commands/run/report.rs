@@ -4,23 +4,18 @@ use std::collections::BTreeMap;
 
 use egress_common::{Reason, Verdict, event::Hook};
 
+use super::table::{Style, Table};
 use crate::{
     dns::proxy::Unanswered,
     engine::Engine,
-    flow::{Destination, Refusal, Total, Traffic, advice::spell_destination, observation::protocol_name},
+    flow::{
+        Destination, Refusal, Refusals, RefusedName, Total, Traffic, advice::spell_destination,
+        observation::protocol_name,
+    },
 };
 
 /// Rows of each table: about two screens. The rest is added up in one line; `--events` has all of it.
 const ROWS_MAX: usize = 40;
-
-/// How the summary looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Style {
-    /// For a terminal.
-    Colour,
-    /// For everything else, and for `NO_COLOR`.
-    Plain,
-}
 
 /// What was lost on the way to the records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +34,6 @@ pub(super) struct Losses {
 pub(super) fn summary(engine: &Engine, losses: Losses, style: Style) -> String {
     let policy = engine.policy().name.as_str();
     let totals: Vec<_> = engine.flows().totals().collect();
-    let refusals: Vec<_> = engine.refusals().groups().collect();
     let mut text = format!(
         "egress: policy `{policy}`: {}, {}\n",
         counted(totals.len(), "destination", "destinations"),
@@ -50,7 +44,7 @@ pub(super) fn summary(engine: &Engine, losses: Losses, style: Style) -> String {
         if is_name_server { "(name server)".to_owned() } else { total.names.replace(',', ", ") }
     };
     text.push_str(&destinations(totals, engine.flows().other(), name, style));
-    text.push_str(&refused(refusals, engine.refusals().other(), style));
+    text.push_str(&refused(refused_rows(engine.refusals()), engine.refusals().other(), style));
     text.push_str(&lost(losses));
     text
 }
@@ -88,15 +82,26 @@ fn destinations(
     table.render(style, "32")
 }
 
-fn refused(groups: Vec<(&Refusal, u64, &str)>, other: u64, style: Style) -> String {
-    if groups.is_empty() {
-        return String::new();
-    }
+/// What was refused, its name, the reason and the process, with how often.
+fn refused_rows(refusals: &Refusals) -> BTreeMap<[String; 4], u64> {
     // In audit mode the call and then the packet are refused, which is one thing to whoever reads this.
     let mut rows: BTreeMap<[String; 4], u64> = BTreeMap::new();
-    for (refusal, count, names) in groups {
-        let row = [spell_refused(refusal), names.replace(',', ", "), reason(refusal), refusal.command.clone()];
+    for (refusal, count, names) in refusals.groups() {
+        let reason = reason(refusal.reason.name(), refusal.verdict);
+        let row = [spell_refused(refusal), names.replace(',', ", "), reason, refusal.command.clone()];
         *rows.entry(row).or_default() += count;
+    }
+    for (refused, count) in refusals.names() {
+        let RefusedName { name, kind, reason: why, command, verdict } = refused;
+        let row = [format!("name {name} ({kind})"), String::new(), reason(why, *verdict), command.clone()];
+        *rows.entry(row).or_default() += count;
+    }
+    rows
+}
+
+fn refused(rows: BTreeMap<[String; 4], u64>, other: u64, style: Style) -> String {
+    if rows.is_empty() {
+        return String::new();
     }
     let mut rows: Vec<_> = rows.into_iter().collect();
     // Stable, so rows with the same count stay sorted by what was refused.
@@ -155,10 +160,10 @@ fn spell_refused(refusal: &Refusal) -> String {
     }
 }
 
-fn reason(refusal: &Refusal) -> String {
-    match refusal.verdict {
-        Verdict::Deny => refusal.reason.name().to_owned(),
-        Verdict::Allow => format!("{} (only audited)", refusal.reason.name()),
+fn reason(name: &str, verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Deny => name.to_owned(),
+        Verdict::Allow => format!("{name} (only audited)"),
     }
 }
 
@@ -187,40 +192,6 @@ fn bytes(count: u64) -> String {
     }
 }
 
-/// Columns of text.
-struct Table<const COLUMNS: usize> {
-    rows: Vec<[String; COLUMNS]>,
-}
-
-impl<const COLUMNS: usize> Table<COLUMNS> {
-    fn new(header: [&str; COLUMNS]) -> Self {
-        Self { rows: vec![header.map(str::to_owned)] }
-    }
-
-    fn row(&mut self, row: [String; COLUMNS]) {
-        self.rows.push(row);
-    }
-
-    /// The rows, the first of them the header, which has the colour.
-    fn render(&self, style: Style, colour: &str) -> String {
-        let mut widths = [0; COLUMNS];
-        for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        let lines = self.rows.iter().enumerate().map(|(index, row)| {
-            let cells = widths.iter().zip(row).filter(|(width, _)| **width > 0);
-            let line = cells.map(|(width, cell)| format!("  {cell:width$}")).collect::<Vec<_>>().concat();
-            match (style, index) {
-                (Style::Colour, 0) => format!("\x1b[1;{colour}m{}\x1b[0m\n", line.trim_end()),
-                (Style::Colour | Style::Plain, _) => format!("{}\n", line.trim_end()),
-            }
-        });
-        lines.collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -234,9 +205,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        dns::cache::Answer,
+        dns::{
+            question::{Ticket, Transport},
+            testing::{address, answered, asked, asker, query},
+        },
         engine::{Input, Now, Recording},
-        policy::{self, DomainName},
+        policy::{self, RecordType},
     };
 
     #[test]
@@ -345,6 +319,21 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_question_is_a_row_with_its_name_and_type() {
+        let mut engine = engine();
+        for kind in [RecordType::A, RecordType::A, RecordType::AAAA] {
+            let message = query(1, "Evil.example", kind);
+            engine.handle(Input::Question(Ticket(1), &asker(1), Transport::Udp, &message), NOW);
+        }
+        insta::assert_snapshot!(summary(&engine, Losses::default(), Style::Plain), @r"
+        egress: policy `command-line`: 0 destinations, 3 refusals
+          refused                   name  reason   count  process
+          name Evil.example (A)           no_rule  2      curl
+          name Evil.example (AAAA)        no_rule  1      curl
+        ");
+    }
+
+    #[test]
     fn bytes_are_shown_in_the_greatest_unit_that_fits() {
         for (count, expected) in [
             (0, "0 B"),
@@ -368,9 +357,9 @@ mod tests {
             BTreeSet::from(["9.9.9.9:53".parse().unwrap()]),
             Recording::Refusals,
         );
-        let addresses = vec![("93.184.216.34".parse().unwrap(), 60)];
-        let name = DomainName::parse("api.example.com").unwrap();
-        engine.handle(Input::Answer(&name, &Answer { addresses, failure: None }), NOW);
+        engine.handle(Input::Tick, NOW);
+        let outcome = answered(vec![address("api.example.com", 60, "93.184.216.34")]);
+        engine.handle(Input::Answered(&asked("api.example.com", RecordType::A), &outcome), NOW);
         engine
     }
 
