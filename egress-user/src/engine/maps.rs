@@ -57,6 +57,11 @@ impl Maps {
         Ok(self.in_force.insert(compiled))
     }
 
+    /// Whether there is a policy in the kernel.
+    pub(super) fn has_begun(&self) -> bool {
+        self.in_force.is_some()
+    }
+
     /// Notes that what these addresses allow has changed.
     pub(super) fn change(&mut self, addresses: BTreeSet<IpAddr>) {
         self.due |= !addresses.is_empty();
