@@ -193,7 +193,7 @@ fn supervisor(args: &Args, policy: Policy, held: &Held) -> anyhow::Result<Superv
     let recording = if args.events.is_some() { Recording::Events } else { Recording::Refusals };
     Ok(Supervisor {
         lookups: Lookups::new(Resolver::new(&name_servers)?),
-        engine: Engine::new(policy, name_servers, recording),
+        engine: Engine::new(policy, recording),
         signals: held.watch()?,
         events_file: args.events.as_deref().map(EventsFile::create).transpose()?,
         says: say,

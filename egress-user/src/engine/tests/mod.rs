@@ -162,7 +162,7 @@ fn an_event_without_meaning_is_counted() {
 
 fn engine(allow: &[&str]) -> Engine {
     let allow: Vec<String> = allow.iter().map(|rule| (*rule).to_owned()).collect();
-    Engine::new(crate::policy::from_arguments(&allow, &[]).unwrap(), BTreeSet::new(), Recording::Events)
+    Engine::new(crate::policy::from_arguments(&allow, &[]).unwrap(), Recording::Events)
 }
 
 /// One tick, its changes made.
