@@ -3,10 +3,7 @@
 mod maps;
 mod questions;
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use egress_common::event::{Event, Kind};
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +18,10 @@ use crate::{
     flow::{Flows, Observation, Refusals, advice, record, record::Source},
     policy::{Destination, DomainName, DomainPattern, Policy},
 };
+
+/// Names of one address in a record. Most have one or two; below a wildcard thousands can share one, and each event would
+/// cost as much. The others are left out.
+const NAMES_MAX: usize = 16;
 
 /// The time, as the shell that read the clocks hands it in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +96,6 @@ pub enum Recording {
 #[derive(Debug)]
 pub struct Engine {
     policy: Policy,
-    name_servers: BTreeSet<SocketAddr>,
     exchange: Exchange,
     maps: Maps,
     /// Why the kernel did not take a change, as it was told last.
@@ -109,15 +109,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The engine of a run under this policy, in which the workload may ask these name servers.
-    pub fn new(policy: Policy, name_servers: BTreeSet<SocketAddr>, recording: Recording) -> Self {
+    /// The engine of a run under this policy.
+    pub fn new(policy: Policy, recording: Recording) -> Self {
         let names = exact_names(&policy);
         let source = Source { cgroup: String::new(), policy: policy.name.to_string() };
         Self {
             exchange: Exchange::new(&policy, names),
-            maps: Maps::new(&policy, name_servers.clone()),
+            maps: Maps::new(&policy),
             policy,
-            name_servers,
             told_failure: None,
             ticked_at: None,
             recording,
@@ -168,11 +167,6 @@ impl Engine {
         &self.refusals
     }
 
-    /// Whether the workload may ask this name server.
-    pub fn is_name_server(&self, address: SocketAddr) -> bool {
-        self.name_servers.contains(&address)
-    }
-
     /// The policy.
     pub fn policy(&self) -> &Policy {
         &self.policy
@@ -221,8 +215,8 @@ impl Engine {
     }
 
     fn names_of(&self, address: IpAddr) -> String {
-        let names: Vec<_> = self.exchange.addresses().names_of(address).map(DomainName::as_str).collect();
-        names.join(",")
+        let names = self.exchange.addresses().names_of(address).map(DomainName::as_str);
+        names.take(NAMES_MAX).collect::<Vec<_>>().join(",")
     }
 }
 

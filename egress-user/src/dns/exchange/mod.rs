@@ -174,8 +174,18 @@ impl Exchange {
 
     /// What is to be asked for in advance.
     pub fn ask_ahead(&mut self, now: Moment) -> Vec<Turn> {
-        let due = self.ahead.due(now.second).into_iter();
-        let new = due.filter(|asked| self.waiting.ask(asked, true, now.second));
+        let due = self.ahead.due(now.second);
+        self.ask_all(due, now)
+    }
+
+    /// The same, without what was asked for before: whoever waits for the answers comes to an end.
+    pub fn ask_first(&mut self, now: Moment) -> Vec<Turn> {
+        let first = self.ahead.first();
+        self.ask_all(first, now)
+    }
+
+    fn ask_all(&mut self, all: Vec<Asked>, now: Moment) -> Vec<Turn> {
+        let new = all.into_iter().filter(|asked| self.waiting.ask(asked, true, now.second));
         new.map(Turn::Ask).collect()
     }
 
@@ -186,7 +196,12 @@ impl Exchange {
         self.ready = stay;
         let turns = leave.into_iter().flat_map(|Ready { client, release, since, origin }| {
             let age = u32::try_from(now.second.saturating_sub(since)).unwrap_or(u32::MAX);
-            client.answer(&release, age, origin)
+            // Whoever gets it later than this would use the addresses for longer than they are allowed.
+            if release.addresses.is_empty() || age <= release.ttl.saturating_add(1) {
+                client.answer(&release, age, origin)
+            } else {
+                client.turn_away("not_applied", "its addresses could not be allowed in time", origin)
+            }
         });
         turns.collect()
     }

@@ -1,5 +1,6 @@
 //! Scenarios: inputs with times, and the effects that must come of them.
 
+mod any_order;
 mod limits;
 mod questions;
 mod talk;
@@ -8,7 +9,7 @@ use egress_common::{Protocol, Reason, Verdict};
 
 use super::*;
 use crate::{
-    dns::testing::{address, answered, asked},
+    dns::testing::{address, answered, asked, failed},
     flow::observation::tests::refusal,
     policy::{Flow, RecordType},
 };
@@ -23,18 +24,30 @@ fn every_exact_name_is_asked_for_at_the_first_tick_and_wildcards_are_not() {
 }
 
 #[test]
+fn before_the_policy_is_in_the_kernel_each_name_is_asked_for_once() {
+    let mut engine = engine(&["a.example"]);
+    engine.handle(Input::Tick, at(1000));
+    for kind in [RecordType::A, RecordType::AAAA] {
+        engine.handle(Input::Answered(&asked("a.example", kind), &failed("timed out")), at(1000));
+    }
+    assert_eq!(engine.handle(Input::Tick, at(1005)), []);
+    engine.begin(at(1005)).unwrap();
+    assert_eq!(engine.handle(Input::Tick, at(1006)).len(), 2);
+}
+
+#[test]
 fn an_address_is_allowed_until_its_grace_has_ended_and_then_taken_out_of_the_maps() {
     let mut engine = engine(&["a.example:443"]);
     engine.handle(Input::Tick, at(1000));
     learn(&mut engine, "a.example", "5.9.0.1", 10, 1000);
     let mut kernel = engine.begin(at(1000)).unwrap().clone();
     assert_eq!(verdict(&kernel, "5.9.0.1", 1000), (Verdict::Allow, Reason::Rule));
-    for second in 1001..1310 {
+    for second in 1001..1311 {
         turn(&mut engine, &mut kernel, second);
         assert_eq!(verdict(&kernel, "5.9.0.1", second), (Verdict::Allow, Reason::Rule), "at {second}");
     }
-    turn(&mut engine, &mut kernel, 1310);
-    assert_eq!(verdict(&kernel, "5.9.0.1", 1310), (Verdict::Deny, Reason::NoRule));
+    turn(&mut engine, &mut kernel, 1311);
+    assert_eq!(verdict(&kernel, "5.9.0.1", 1311), (Verdict::Deny, Reason::NoRule));
 }
 
 #[test]
@@ -58,8 +71,8 @@ fn the_kernel_forgets_addresses_by_itself_when_nobody_ticks() {
     engine.handle(Input::Tick, at(1000));
     learn(&mut engine, "a.example", "5.9.0.1", 10, 1000);
     let kernel = engine.begin(at(1000)).unwrap();
-    assert_eq!(verdict(kernel, "5.9.0.1", 1369), (Verdict::Allow, Reason::Rule));
-    assert_eq!(verdict(kernel, "5.9.0.1", 1370), (Verdict::Deny, Reason::Expired));
+    assert_eq!(verdict(kernel, "5.9.0.1", 1370), (Verdict::Allow, Reason::Rule));
+    assert_eq!(verdict(kernel, "5.9.0.1", 1371), (Verdict::Deny, Reason::Expired));
 }
 
 #[test]
@@ -149,7 +162,7 @@ fn an_event_without_meaning_is_counted() {
 
 fn engine(allow: &[&str]) -> Engine {
     let allow: Vec<String> = allow.iter().map(|rule| (*rule).to_owned()).collect();
-    Engine::new(crate::policy::from_arguments(&allow, &[]).unwrap(), BTreeSet::new(), Recording::Events)
+    Engine::new(crate::policy::from_arguments(&allow, &[]).unwrap(), Recording::Events)
 }
 
 /// One tick, its changes made.
