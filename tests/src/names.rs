@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
@@ -45,6 +46,14 @@ impl Names {
     pub fn under(&self, policy: &str) -> Result<Egress<'_>> {
         let server = SocketAddr::new(DNS_V4, 53);
         Ok(Egress::under(&self.network.client, policy)?.option("--resolver").option(server.to_string()))
+    }
+
+    /// The same without a file of events.
+    pub fn under_without_events(&self, policy: &str) -> Result<Egress<'_>> {
+        let path = self.network.client.directory().join("policy.yaml");
+        fs::write(&path, policy).with_context(|| format!("write `{}`", path.display()))?;
+        let run = Egress::without_events(&self.network.client)?.option("--policy").option(path);
+        Ok(run.option("--resolver").option(SocketAddr::new(DNS_V4, 53).to_string()))
     }
 
     /// What `ask.py` tells under this policy.

@@ -52,7 +52,8 @@ pub(crate) fn of_missing_programs() -> Vec<&'static str> {
 
 /// The services that these packages start.
 fn services_of(packages: &[impl AsRef<str>]) -> Vec<&'static str> {
-    let started = SERVICES.iter().filter(|(_, package)| packages.iter().any(|installed| installed.as_ref() == *package));
+    let started =
+        SERVICES.iter().filter(|(_, package)| packages.iter().any(|installed| installed.as_ref() == *package));
     started.map(|(service, _)| *service).collect()
 }
 
