@@ -148,4 +148,28 @@ mod tests {
         finished.expect_success().unwrap();
         assert!(finished.stderr.contains("Verification: OK"), "{finished:?}");
     }
+
+    #[test]
+    fn a_forwarder_passes_on_what_another_server_says_and_keeps_it() {
+        use crate::servers::{
+            dnsmasq::Dnsmasq,
+            misbehaving::{Misbehaving, Reply},
+        };
+        let network = Network::new().unwrap();
+        let server = Misbehaving::start(&network.world, DNS_V4).unwrap();
+        server.reply("api.example.com", [Reply::addresses(60, &[public_v4(7)])]).unwrap();
+        let upstream = SocketAddr::new(DNS_V4, 53);
+        let (one, other) = ("127.0.0.2".parse().unwrap(), "127.0.0.3:53".parse().unwrap());
+        let _dnsmasq = Dnsmasq::forward(&network.client.network, one, upstream).unwrap();
+        let configuration = Configuration { listen: other, names: &[], forward: Some(upstream), tls: None };
+        let _unbound = Unbound::configured(&network.client.network, &configuration).unwrap();
+        for server_address in [one, other.ip()] {
+            let before = server.questions("api.example.com");
+            for _ in 0..2 {
+                let dig = network.client.command("dig").args(["+short", &format!("@{server_address}")]);
+                assert_eq!(dig.arg("api.example.com").finish().unwrap().stdout, "198.20.1.7\n");
+            }
+            assert_eq!(server.questions("api.example.com"), before + 1);
+        }
+    }
 }
