@@ -8,6 +8,7 @@ pub mod entry;
 pub mod event;
 pub mod limits;
 pub mod packet;
+pub mod question;
 pub mod verdict;
 
 pub use address::{Address, Protocol};

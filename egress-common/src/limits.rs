@@ -18,3 +18,15 @@ pub const REPORT_BYTES: u64 = 1 << 20;
 /// Kernel ticks after which a live flow that sends is reported again: one second at 250 Hz, a quarter at 1000 Hz. Ticks,
 /// because reading them costs nothing on the packet path while a clock costs as much as the whole path.
 pub const REPORT_JIFFIES: u64 = 250;
+
+/// Name servers of one socket whose answers can be told apart. `resolv.conf` has three at most (`MAXNS` of glibc and
+/// musl). A socket that asks a fifth gets late answers of the first as if they came from the fifth.
+pub const SERVER_SLOTS: usize = 4;
+
+/// Network namespaces with governed processes in one map set, 80 bytes of kernel memory each. In one beyond it questions
+/// about names are refused.
+pub const NAMESPACES_MAX: u32 = 4096;
+
+/// Sockets that ask about names at the same time in one map set, about 200 bytes of kernel memory each while they are
+/// there. The questions of one beyond it are refused.
+pub const ASKERS_MAX: u32 = 65_536;

@@ -83,6 +83,14 @@ reasons! {
     Accepted = 18, "accepted";
     /// A UDP `connect`, which sends nothing, to a destination that TCP may reach; the first datagram is decided.
     Deferred = 19, "deferred";
+    /// It is a question about a name on its way to the proxy, which decides.
+    Question = 20, "question";
+    /// No proxy answers questions about names in the workload's network namespace.
+    NoResolver = 21, "no_resolver";
+    /// A socket of another workload shares the port, so nobody could tell whose question it is.
+    SharedPort = 22, "shared_port";
+    /// The socket is bound to a network device, so its question about a name cannot go to the proxy.
+    DeviceBound = 23, "device_bound";
 }
 
 impl Reason {

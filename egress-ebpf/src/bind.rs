@@ -3,8 +3,9 @@
 use egress_common::{Decision, Protocol, Reason, Verdict, event::Hook};
 
 use crate::{
+    call::Call,
     connect::{PROCEED, REFUSE},
-    context::{Call, End},
+    context::End,
     judge::Judge,
     report::{self, Flow},
 };

@@ -3,10 +3,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_sock, bpf_sock_addr},
+    bindings::{__sk_buff, bpf_sock},
     helpers::generated::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_lookup_tcp,
-        bpf_sk_lookup_udp, bpf_sk_release,
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
+        bpf_sk_release,
     },
     programs::SockContext,
 };
@@ -15,7 +15,7 @@ use egress_common::{
     packet::{self, Family, Headers, Packet},
 };
 
-use crate::maps::{self, CAN_SET_ERRNO};
+use crate::maps;
 
 /// `TCP_LISTEN` of `include/net/tcp_states.h`, which is the same in every kernel.
 const TCP_LISTEN: u32 = 10;
@@ -150,7 +150,7 @@ impl Socket {
     }
 
     #[inline(always)]
-    fn from_ptr(socket: *mut bpf_sock) -> Option<Self> {
+    pub(crate) fn from_ptr(socket: *mut bpf_sock) -> Option<Self> {
         if socket.is_null() { None } else { Some(Self { socket }) }
     }
 
@@ -174,9 +174,17 @@ impl Socket {
         unsafe { (*self.socket).type_ }
     }
 
+    /// Whether what it sends can only leave through one device, which is not loopback; only in the hooks of calls.
+    #[inline(always)]
+    pub(crate) fn is_bound_to_device(&self) -> bool {
+        // SAFETY: the socket is not null, and `bound_dev_if` is readable from every hook of a call.
+        let device = unsafe { (*self.socket).bound_dev_if };
+        device > LOOPBACK_DEVICE
+    }
+
     /// The port it is bound to; only in the hooks of calls.
     #[inline(always)]
-    fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         // SAFETY: the socket is not null, and `src_port` is readable from every hook of a call.
         unsafe { (*self.socket).src_port as u16 }
     }
@@ -196,139 +204,11 @@ impl Context for Socket {
     }
 }
 
-const LOOPBACK_V4: Address = Address::from_v4([127, 0, 0, 1]);
-const LOOPBACK_V6: Address = Address::from_words([0, 0, 0, u32::from_be(1)]);
+pub(crate) const LOOPBACK_V4: Address = Address::from_v4([127, 0, 0, 1]);
+pub(crate) const LOOPBACK_V6: Address = Address::from_words([0, 0, 0, u32::from_be(1)]);
 
-/// A call that names an address: `connect`, `sendto` or `bind`.
-pub(crate) struct Call {
-    call: *mut bpf_sock_addr,
-}
-
-impl Call {
-    #[inline(always)]
-    pub(crate) fn new(call: *mut bpf_sock_addr) -> Self {
-        Self { call }
-    }
-
-    /// The kernel's context.
-    #[inline(always)]
-    pub(crate) fn as_raw(&self) -> *mut bpf_sock_addr {
-        self.call
-    }
-
-    /// The socket that is called on.
-    #[inline(always)]
-    pub(crate) fn socket(&self) -> Option<Socket> {
-        // SAFETY: the context of the running program is readable as a whole.
-        let socket = unsafe { (*self.call).__bindgen_anon_1 };
-        // SAFETY: the union is there for its size; it has this one field.
-        Socket::from_ptr(unsafe { socket.sk })
-    }
-
-    /// What the socket would send; `None` for what no policy allows.
-    #[inline(always)]
-    pub(crate) fn protocol(&self) -> Option<Protocol> {
-        // SAFETY: the context of the running program is readable as a whole.
-        match unsafe { (*self.call).protocol } {
-            6 => Some(Protocol::Tcp),
-            17 => Some(Protocol::Udp),
-            1 | 58 => Some(Protocol::Icmp),
-            _ => None,
-        }
-    }
-
-    /// The protocol number as the socket has it, for the record.
-    #[inline(always)]
-    pub(crate) fn protocol_number(&self) -> u8 {
-        // SAFETY: the context of the running program is readable as a whole.
-        let protocol = unsafe { (*self.call).protocol };
-        protocol as u8
-    }
-
-    /// Where the call would send; the unspecified address becomes loopback, as the kernel takes it.
-    #[inline(always)]
-    pub(crate) fn destination_v4(&self) -> End {
-        let mut end = self.bound_v4();
-        if end.address.is_unspecified() {
-            end.address = LOOPBACK_V4;
-        }
-        end
-    }
-
-    /// Where the call would send; the unspecified address becomes loopback, as the kernel takes it. IPv4-mapped addresses
-    /// arrive here and not in the hook of IPv4.
-    #[inline(always)]
-    pub(crate) fn destination_v6(&self) -> End {
-        let mut end = self.bound_v6();
-        if end.address.is_unspecified() {
-            end.address = if end.address.is_v4() { LOOPBACK_V4 } else { LOOPBACK_V6 };
-        }
-        end
-    }
-
-    /// The address of the call as it is.
-    #[inline(always)]
-    pub(crate) fn bound_v4(&self) -> End {
-        // SAFETY: this field is readable in the hooks of IPv4.
-        let word = unsafe { (*self.call).user_ip4 };
-        End::new(Address::from_v4(word.to_ne_bytes()), self.port())
-    }
-
-    /// The address of the call as it is.
-    #[inline(always)]
-    pub(crate) fn bound_v6(&self) -> End {
-        // SAFETY: the context of the running program has this field; no more than its place is taken here.
-        let words: *const u32 = unsafe { &raw const (*self.call).user_ip6 }.cast();
-        // SAFETY: the field is readable in the hooks of IPv6; the verifier wants each word read by itself.
-        let first = unsafe { words.read_volatile() };
-        // SAFETY: as above.
-        let second = unsafe { words.wrapping_add(1).read_volatile() };
-        // SAFETY: as above.
-        let third = unsafe { words.wrapping_add(2).read_volatile() };
-        // SAFETY: as above.
-        let last = unsafe { words.wrapping_add(3).read_volatile() };
-        End::new(Address::from_words([first, second, third, last]), self.port())
-    }
-
-    /// Where a datagram comes from, if it goes to loopback: a peer that is connected to this address gets only what
-    /// comes from it.
-    #[inline(always)]
-    pub(crate) fn source_v4(&self) -> End {
-        // SAFETY: this field is readable in the hook of `sendmsg` of IPv4.
-        let word = unsafe { (*self.call).msg_src_ip4 };
-        let address = if word == 0 { LOOPBACK_V4 } else { Address::from_v4(word.to_ne_bytes()) };
-        End::new(address, self.socket().map_or(0, |socket| socket.port()))
-    }
-
-    /// Where a datagram comes from, if it goes to loopback.
-    #[inline(always)]
-    pub(crate) fn source_v6(&self) -> End {
-        End::new(LOOPBACK_V6, self.socket().map_or(0, |socket| socket.port()))
-    }
-
-    #[inline(always)]
-    fn port(&self) -> u16 {
-        // SAFETY: the context of the running program is readable as a whole; the port is its low half.
-        u16::from_be(unsafe { (*self.call).user_port } as u16)
-    }
-}
-
-/// Makes the refused call that is being decided fail with this errno instead of `EPERM`, where the kernel can.
-#[inline(always)]
-pub(crate) fn set_errno(errno: u32) {
-    if errno != 0 && CAN_SET_ERRNO.load() == 1 {
-        // SAFETY: the loader found that the kernel has this helper for the hooks of `connect` and `sendmsg`. Its result
-        // says only that the value was out of range, and then the refusal stays `EPERM`.
-        let _refused = unsafe { bpf_set_retval(-errno.cast_signed()) };
-    }
-}
-
-impl Context for Call {
-    #[inline(always)]
-    fn as_ptr(&self) -> *mut c_void {
-        self.call.cast()
-    }
-}
+/// `LOOPBACK_IFINDEX` of `include/net/flow.h`: loopback has it in every network namespace; 0 is no device.
+const LOOPBACK_DEVICE: u32 = 1;
 
 /// Whether the socket that would receive a packet from `local` to `peer` belongs to this workload.
 #[inline(always)]

@@ -12,6 +12,7 @@ use crate::{
     context::{End, Skb, Socket, answer},
     judge::Judge,
     maps::{self, GENERATIONS},
+    questions,
     report::{self, Direction, Flow},
 };
 
@@ -72,6 +73,12 @@ extern "C" fn decide_outbound(skb: *mut __sk_buff) -> i32 {
         End::new(packet.source, packet.source_port),
         End::new(packet.destination, packet.destination_port),
     );
+    if questions::are_led(skb, &socket, packet.protocol, &flow.local, &flow.remote) {
+        return match questions::introduce(skb, &socket, state, &flow) {
+            Ok(()) => PASS,
+            Err(reason) => refuse_question(skb, &judge, state, &mut flow, reason),
+        };
+    }
     let decision = verdict(skb, &socket, packet, state, &judge, &flow);
     flow.set(decision);
     flow.inbound = u8::from(decision.reason == Reason::Accepted);
@@ -98,6 +105,14 @@ extern "C" fn decide_outbound(skb: *mut __sk_buff) -> i32 {
     state.generation = if may_be_remembered(decision, packet) { generation } else { 0 };
     report::account(skb, state, Direction::Out, skb.length(), Hook::Egress);
     PASS
+}
+
+/// A question that the proxy could not tell the asker of does not go there, not even where refusals are only recorded.
+#[inline(always)]
+fn refuse_question(skb: &Skb, judge: &Judge, state: &SocketState, flow: &mut Flow, reason: Reason) -> i32 {
+    flow.set(Decision::deny(reason));
+    report::refusal(skb, judge, state, flow, Hook::Egress);
+    DROP
 }
 
 /// The generation that a decision of this policy has; 0, which holds for nothing, where the cgroup has another policy

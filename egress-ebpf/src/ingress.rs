@@ -7,7 +7,7 @@ use crate::{
     context::{End, Skb, Socket, answer},
     egress::{self, DROP, PASS},
     judge::Judge,
-    maps,
+    maps, questions,
     report::{self, Direction, Flow},
 };
 
@@ -43,6 +43,9 @@ extern "C" fn decide_inbound(skb: *mut __sk_buff) -> i32 {
         End::new(packet.destination, packet.destination_port),
         End::new(packet.source, packet.source_port),
     );
+    if questions::are_led(skb, &socket, packet.protocol, &flow.local, &flow.remote) {
+        return PASS;
+    }
     let mut state = maps::socket_state(&socket);
     let decision = match packet.protocol {
         Protocol::Tcp => verdict_tcp(skb, &socket, &judge, &flow),

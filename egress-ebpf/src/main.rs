@@ -19,12 +19,14 @@
 )]
 
 mod bind;
+mod call;
 mod connect;
 mod context;
 mod egress;
 mod ingress;
 mod judge;
 mod maps;
+mod questions;
 mod report;
 mod socket;
 
@@ -34,30 +36,61 @@ use aya_ebpf::{
 };
 use egress_common::event::Hook;
 
-use crate::context::{Call, End, Skb, Socket};
+use crate::{
+    call::Call,
+    context::{End, Skb, Socket},
+};
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
     let call = Call::new(ctx.sock_addr);
-    connect::decide(&call, End::UNKNOWN, call.destination_v4(), Hook::Connect)
+    let outcome = connect::decide(&call, End::UNKNOWN, call.destination_v4(), Hook::Connect);
+    call.lead_v4(outcome)
 }
 
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
     let call = Call::new(ctx.sock_addr);
-    connect::decide(&call, End::UNKNOWN, call.destination_v6(), Hook::Connect)
+    let outcome = connect::decide(&call, End::UNKNOWN, call.destination_v6(), Hook::Connect);
+    call.lead_v6(outcome)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 fn sendmsg4(ctx: SockAddrContext) -> i32 {
     let call = Call::new(ctx.sock_addr);
-    connect::decide(&call, call.source_v4(), call.destination_v4(), Hook::SendMsg)
+    let outcome = connect::decide(&call, call.source_v4(), call.destination_v4(), Hook::SendMsg);
+    call.lead_v4(outcome)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 fn sendmsg6(ctx: SockAddrContext) -> i32 {
     let call = Call::new(ctx.sock_addr);
-    connect::decide(&call, call.source_v6(), call.destination_v6(), Hook::SendMsg)
+    let outcome = connect::decide(&call, call.source_v6(), call.destination_v6(), Hook::SendMsg);
+    call.lead_v6(outcome)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    let call = Call::new(ctx.sock_addr);
+    call.show_v4(questions::asked(&call, call.bound_v4()))
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    let call = Call::new(ctx.sock_addr);
+    call.show_v6(questions::asked(&call, call.bound_v6()))
+}
+
+#[cgroup_sock_addr(getpeername4)]
+fn getpeername4(ctx: SockAddrContext) -> i32 {
+    let call = Call::new(ctx.sock_addr);
+    call.show_v4(questions::asked(&call, call.bound_v4()))
+}
+
+#[cgroup_sock_addr(getpeername6)]
+fn getpeername6(ctx: SockAddrContext) -> i32 {
+    let call = Call::new(ctx.sock_addr);
+    call.show_v6(questions::asked(&call, call.bound_v6()))
 }
 
 #[cgroup_sock_addr(bind4)]

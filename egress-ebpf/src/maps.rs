@@ -14,7 +14,8 @@ use egress_common::{
         SocketState,
     },
     event::Event,
-    limits::{POLICY_SLOTS, RING_BYTES},
+    limits::{ASKERS_MAX, NAMESPACES_MAX, POLICY_SLOTS, RING_BYTES},
+    question::{Asker, AskerKey, Listener, Questions},
 };
 
 use crate::context::Socket;
@@ -32,6 +33,18 @@ static BINDINGS: CgroupStorage<Binding> = CgroupStorage::new();
 #[btf_map(name = "SOCKETS")]
 static SOCKETS: SocketStorage<SocketState> = SocketStorage::new();
 
+/// The name servers that a socket asked.
+#[btf_map(name = "QUESTIONS")]
+static QUESTIONS: SocketStorage<Questions> = SocketStorage::new();
+
+/// Where the proxy listens, by the kernel's number of the network namespace.
+#[btf_map(name = "LISTENERS")]
+pub(crate) static LISTENERS: HashMap<u64, Listener, { NAMESPACES_MAX as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Who asks, for the proxy.
+#[btf_map(name = "ASKERS")]
+pub(crate) static ASKERS: HashMap<AskerKey, Asker, { ASKERS_MAX as usize }, NO_PREALLOC> = HashMap::new();
+
 /// The policies. A slot is filled before a binding names it and is not changed while one does.
 #[btf_map(name = "POLICIES")]
 pub(crate) static POLICIES: Array<PolicyEntry, { POLICY_SLOTS as usize }> = Array::new();
@@ -46,11 +59,11 @@ pub(crate) static PORT_SETS: Array<PortSet, 1> = Array::new();
 
 /// Allowed addresses; the loader sets the size.
 #[btf_map(name = "ADDRESSES_V4")]
-pub(crate) static ADDRESSES_V4: HashMap<AddressKeyV4, DestinationEntry, 1> = HashMap::new();
+pub(crate) static ADDRESSES_V4: HashMap<AddressKeyV4, DestinationEntry, 1, NO_PREALLOC> = HashMap::new();
 
 /// Allowed addresses; the loader sets the size.
 #[btf_map(name = "ADDRESSES_V6")]
-pub(crate) static ADDRESSES_V6: HashMap<AddressKeyV6, DestinationEntry, 1> = HashMap::new();
+pub(crate) static ADDRESSES_V6: HashMap<AddressKeyV6, DestinationEntry, 1, NO_PREALLOC> = HashMap::new();
 
 /// Networks; the loader sets the size.
 #[btf_map(name = "NETWORKS_V4")]
@@ -72,6 +85,9 @@ pub(crate) static LOST_EVENTS: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map(name = "REFUSALS")]
 pub(crate) static REFUSALS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
 
+/// Flag of a hash that takes memory only for the entries that it has, so that room for many costs nothing.
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+
 /// Key of a trie look-up.
 pub(crate) type NetworkKey<K> = Key<K>;
 
@@ -91,6 +107,18 @@ pub(crate) fn socket_state<'a>(socket: &Socket) -> Option<&'a mut SocketState> {
 #[inline(always)]
 pub(crate) fn socket_state_or_new<'a>(socket: &Socket) -> Option<&'a mut SocketState> {
     SOCKETS.get(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE))
+}
+
+/// The name servers that a socket asked, if it asked any.
+#[inline(always)]
+pub(crate) fn questions<'a>(socket: &Socket) -> Option<&'a mut Questions> {
+    QUESTIONS.get(socket, 0)
+}
+
+/// The name servers that a socket asked, none yet if it is new; `None` when the kernel has no memory for it.
+#[inline(always)]
+pub(crate) fn questions_or_new<'a>(socket: &Socket) -> Option<&'a mut Questions> {
+    QUESTIONS.get(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE))
 }
 
 /// Counts one up in this CPU's slot.

@@ -11,7 +11,7 @@ use crate::{
     connect::{PROCEED, REFUSE},
     context::{self, End, Socket},
     judge::Judge,
-    maps,
+    maps, questions,
     report::{self, Flow},
 };
 
@@ -46,9 +46,10 @@ pub(crate) fn create(socket: &Socket) -> i32 {
     }
 }
 
-/// Reports the last counters of a flow whose socket is closed.
+/// Reports the last counters of a flow whose socket is closed, and forgets whose questions came from it.
 #[inline(always)]
 pub(crate) fn release(socket: &Socket) -> i32 {
+    questions::forget(socket);
     if let Some(state) = maps::socket_state(socket)
         && state.flags & SocketState::STARTED != 0
     {

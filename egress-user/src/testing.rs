@@ -14,8 +14,8 @@ use proptest::{
 };
 
 use crate::policy::{
-    Destination, DomainName, DomainPattern, Flow, Known, Mode, Network, Place, Policy, PolicyName, PortItem, PortRange,
-    Ports, Refuse, Rule, Tier,
+    AddressLimits, Budget, Destination, Dns, DomainName, DomainPattern, Flow, Known, Mode, NameServer, Network, Place,
+    Policy, PolicyName, PortItem, PortRange, Ports, RecordType, RefusalCode, Refuse, Rule, Tier,
     special::{SPECIAL_NETWORKS, SpecialNetwork},
 };
 
@@ -59,15 +59,15 @@ pub fn replacements() -> impl Strategy<Value = Replacement> {
     let fates = vec(0..4_u8, 12);
     (policies(), policies(), knowns(), knowns(), 99..=101_u32, fates, vec(choices(), FLOWS)).prop_map(
         |(policy, mut next, known, mut next_known, now_seconds, fates, choices)| {
-            let others = next.allow.clone();
-            next.allow.truncate(2);
-            for ((rule, other), fate) in policy.allow.iter().zip(others.iter().cycle()).zip(fates) {
+            let mut rules: Vec<Rule> = next.allow.iter().take(2).cloned().collect();
+            for ((rule, other), fate) in policy.allow.iter().zip(next.allow.iter().cycle()).zip(fates) {
                 match fate {
                     0 => {}
-                    1 => next.allow.push(Rule { ports: other.ports.clone(), ..rule.clone() }),
-                    _ => next.allow.push(rule.clone()),
+                    1 => rules.push(Rule { ports: other.ports.clone(), ..rule.clone() }),
+                    _ => rules.push(rule.clone()),
                 }
             }
+            next.allow = rules.into();
             next.tier = policy.tier;
             next_known.addresses.extend(known.addresses.clone().into_iter().take(2));
             let flows = flows(&choices, &[(&policy, &known), (&next, &next_known)]);
@@ -160,20 +160,61 @@ pub fn policies() -> impl Strategy<Value = Policy> {
         Ports::from_items(items.into_iter().filter(|item| !matches!(item, PortItem::Icmp))).difference(&wide())
     });
     let refuse = select(Refuse::ALL).prop_map(|(_, refuse)| refuse);
-    (tier, mode, vec(rules(), 0..12), blocked, refuse, any::<bool>(), policy_names()).prop_map(
-        |(tier, mode, allow, blocked_ports, refuse, listen, name)| Policy {
+    (tier, mode, vec(rules(), 0..12), blocked, refuse, any::<bool>(), policy_names(), dns_sections()).prop_map(
+        |(tier, mode, allow, blocked_ports, refuse, listen, name, dns)| Policy {
             name,
             description: None,
             workload: None,
             mode,
             tier,
-            allow,
+            allow: allow.into(),
             blocked_ports,
             refuse,
             listen,
-            dns: crate::policy::Dns::default(),
+            dns,
         },
     )
+}
+
+/// Random `dns` sections.
+pub fn dns_sections() -> impl Strategy<Value = Dns> {
+    let types =
+        btree_set(any::<u16>().prop_map(RecordType).prop_filter("a type of data", |kind| !kind.is_meta()), 0..6);
+    let refuse = select(RefusalCode::ALL).prop_map(|(_, refuse)| refuse);
+    let budget = (1..=1_000_000_u32, 1..=1_000_000_u32, 1..=63_u8, 0..=100_u8).prop_map(
+        |(questions_per_minute, names_per_hour, label_bytes, random_percent)| Budget {
+            questions_per_minute,
+            names_per_hour,
+            label_bytes,
+            random_percent,
+        },
+    );
+    let addresses = (1..=1_048_576_u32, 1..=1_048_576_u32)
+        .prop_map(|(one, other)| AddressLimits { per_name: one.min(other), total: one.max(other) });
+    let server = (addresses_of_hosts(), prop_oneof![Just(53), Just(853), 1..=u16::MAX], option::of(domain_names()))
+        .prop_map(|(address, port, name)| (SocketAddr::new(address, port), name))
+        .prop_map(|(address, name)| match name {
+            None => NameServer::Plain(address),
+            Some(name) => NameServer::Tls(address, name),
+        });
+    let servers = btree_set(server, 0..3).prop_map(|servers| servers.into_iter().collect());
+    (types, refuse, 0..=86_400_u32, 1..=3_600_u32, budget, addresses, servers).prop_map(
+        |(types, refuse, grace_seconds, ttl_floor_seconds, budget, addresses, servers)| Dns {
+            types,
+            refuse,
+            grace_seconds,
+            ttl_floor_seconds,
+            budget,
+            addresses,
+            servers,
+        },
+    )
+}
+
+fn addresses_of_hosts() -> impl Strategy<Value = IpAddr> {
+    addresses().prop_filter("the address of a host", |address| {
+        !address.is_unspecified() && !address.is_multicast() && *address != IpAddr::V4(Ipv4Addr::BROADCAST)
+    })
 }
 
 /// Ports that are never blocked, so that most policies allow something.
@@ -215,7 +256,7 @@ fn port_items() -> impl Strategy<Value = PortItem> {
 pub fn networks() -> impl Strategy<Value = Network> {
     let near = (addresses(), select(vec![0_u8, 1, 6, 7, 8, 9, 12, 16, 23, 24, 30, 31, 32, 48, 64, 96, 127, 128]))
         .prop_map(|(address, length)| Network::containing(address, length));
-    let special = select(SPECIAL_NETWORKS).prop_map(|special| special.network());
+    let special = select(SPECIAL_NETWORKS.as_slice()).prop_map(|special| special.network());
     prop_oneof![5 => near, 1 => special]
 }
 
@@ -244,6 +285,8 @@ pub fn addresses() -> impl Strategy<Value = IpAddr> {
         "::1",
         "::",
         "64:ff9b::a00:1",
+        "64:ff9b::808:808",
+        "2002:a00:1::1",
         "ff02::1",
     ];
     let anchors: Vec<IpAddr> = anchors.iter().filter_map(|address| address.parse().ok()).collect();

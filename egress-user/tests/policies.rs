@@ -18,12 +18,14 @@ use egress_user::{
     policy::{
         Destination, DomainPattern, FILE_BYTES_MAX, Flow, Known, Policy, Problems, RULES_MAX, parse, schema, show,
     },
+    testing::policies,
 };
+use proptest::prelude::*;
 
 #[test]
 fn every_example_policy_compiles_to_known_entries() {
     let files = yaml_files("policies");
-    assert!(files.len() >= 5, "only {} example policies", files.len());
+    assert!(files.len() >= 7, "only {} example policies", files.len());
     for file in files {
         let policy = read(&file).unwrap_or_else(|problems| panic!("{problems}"));
         let text = format!("{}\n{}", show(&policy), rendered(&compile(&policy, &resolved(&policy)).unwrap()));
@@ -34,7 +36,7 @@ fn every_example_policy_compiles_to_known_entries() {
 #[test]
 fn every_wrong_policy_gives_its_report() {
     let files = yaml_files("policies/invalid");
-    assert!(files.len() >= 25, "only {} wrong policies", files.len());
+    assert!(files.len() >= 30, "only {} wrong policies", files.len());
     let mut reports = String::new();
     for file in files {
         let problems = match read(&file) {
@@ -66,13 +68,24 @@ fn every_example_of_the_documentation_compiles_and_every_key_has_one() {
         compile(&policy, &resolved(&policy)).unwrap();
     }
     let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
-    for (keys, heading) in [("/properties", ""), ("/$defs/RuleKeys/properties", "`allow`: ")] {
+    for (keys, heading) in
+        [("/properties", ""), ("/$defs/RuleKeys/properties", "`allow`: "), ("/$defs/DnsKeys/properties", "`dns`: ")]
+    {
         for key in schema.pointer(keys).unwrap().as_object().unwrap().keys() {
             let (_, section) = document
                 .split_once(&format!("\n### {heading}`{key}`\n"))
                 .unwrap_or_else(|| panic!("no section `{key}`"));
             let example = section.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
             assert!(example.contains(&format!("{key}:")), "`{key}` has no example");
+        }
+    }
+    for (keys, heading) in [("/$defs/BudgetKeys/properties", "budget"), ("/$defs/AddressKeys/properties", "addresses")]
+    {
+        let (_, section) = document.split_once(&format!("\n### `dns`: `{heading}`\n")).unwrap();
+        let section = section.split("\n### ").next().unwrap();
+        for key in schema.pointer(keys).unwrap().as_object().unwrap().keys() {
+            assert!(section.contains(&format!("\n| `{key}` |")), "`{key}` is not in the table of `{heading}`");
+            assert!(section.contains(&format!("\n    {key}: ")), "`{key}` has no example");
         }
     }
 }
@@ -106,6 +119,16 @@ fn a_shown_policy_is_the_same_policy() {
         policy.description = Some(description.to_owned());
         let shown = show(&policy);
         assert_eq!(parse("shown.yaml", shown.as_bytes()), Ok(policy), "{shown}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_shown_random_policy_is_the_same_policy(policy in policies()) {
+        // Under a tier, some networks allow nothing and would be problems.
+        let policy = Policy { tier: None, ..policy };
+        let shown = show(&policy);
+        prop_assert_eq!(parse("shown.yaml", shown.as_bytes()), Ok(policy), "{}", shown);
     }
 }
 

@@ -55,6 +55,7 @@ fn explain_says_by_which_line_or_what_to_add() {
         ("ci-build", "10.0.0.1:443/tcp"),
         ("internal-worker", "10.30.0.5"),
         ("internal-worker", "8.8.8.8:53/udp"),
+        ("internal-worker", "db.internal.example:443/tcp"),
         ("audit-only", "8.8.8.8:53/udp"),
     ] {
         let policy_file = format!("policies/{policy}.yaml");

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result, bail, ensure};
 use egress_tests::{
     cgroup,
+    deadline::{SOON, until},
     egress::Egress,
     network::{DNS_V4, Network, public_v4, public_v6},
     policy, probe,
@@ -172,4 +173,20 @@ fn an_ordinary_user_cannot_leave_its_cgroup() -> Result<()> {
     outcome.expect_success()?;
     outcome.report()?.expect_refusal("connect", Errno::EPERM)?;
     silent.expect_nothing()
+}
+
+#[test]
+fn the_sockets_of_name_services_are_hidden_from_the_command() -> Result<()> {
+    let network = Network::new()?;
+    let (probe, path) = (probe::program()?, "/run/nscd/socket");
+    network.client.command("mkdir").arg("/run/nscd").finish()?.expect_success()?;
+    let service = network.client.command(&probe).arg(format!("unix-listen 60 {path}")).start()?;
+    until("the service", SOON, || Ok(service.stderr()?.contains("listening").then_some(())))?;
+    let outcome =
+        Egress::under(&network.client, &policy::allowing(policy::NOTHING, ""))?.probe(&[format!("unix {path}")])?;
+    outcome.report()?.expect_refusal("connect", Errno::ECONNREFUSED)?;
+    // Outside it is there.
+    let outside = network.client.command(&probe).arg(format!("unix {path}")).finish()?;
+    outside.expect_success()?;
+    service.finish()?.expect_success()
 }

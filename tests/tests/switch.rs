@@ -59,7 +59,7 @@ fn switch_under(network: &Network, echo: &Echo, action: &str, next: &str) -> Res
     let policies = [compiled(&to.ip().to_string())?, compiled(next)?];
     let directory = network.client.cgroup.directory();
     let cgroup_id = directory.metadata().context("read the client's cgroup")?.ino();
-    let mut governor = Governor::load(&Sizes::for_policies(&policies))?;
+    let mut governor = Governor::load(&Sizes::for_policies(&policies, 0))?;
     governor.attach(directory)?;
     let [first, second] = &policies;
     governor.install(POLICY_SLOT, first)?;

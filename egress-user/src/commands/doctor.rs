@@ -7,6 +7,7 @@ use crate::{
         Governor, Sizes,
         preflight::{self, Check},
     },
+    policy::AddressLimits,
     probe::Probe,
     runs::{self, Found, State},
 };
@@ -55,7 +56,8 @@ fn enforcement() -> Vec<Check> {
         Ok(probe) => probe,
         Err(error) => return vec![Check { name, outcome: Err(format!("{error:#}")) }],
     };
-    let (programs, governor) = preflight::programs(&Sizes::for_policies([probe.policy()]));
+    let (programs, governor) =
+        preflight::programs(&Sizes::for_policies([probe.policy()], AddressLimits::default().total));
     let Some(governor) = governor else { return vec![programs] };
     let outcome = match prove(&probe, governor) {
         Ok(()) => Ok("an allowed packet arrived, and a forbidden one was refused with EPERM".to_owned()),

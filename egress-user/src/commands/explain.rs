@@ -84,8 +84,9 @@ impl Answer<'_> {
             (Verdict::Deny, Mode::Audit) => "not allowed, and let through because of `mode: audit`",
         };
         let unless = if zone.is_none() { self.unless(decision.reason) } else { "" };
+        let is_name = matches!(self.target, Target::Name(_));
         let zone = zone.map(|zone| format!("`{}` ({})", zone.network(), zone.name));
-        let mut lines = vec![format!("{asked}: {verdict}: {}{}", why(decision.reason, rule, zone), unless)];
+        let mut lines = vec![format!("{asked}: {verdict}: {}{}", why(decision.reason, is_name, rule, zone), unless)];
         let advice = self.policy.advice(&self.target, protocol, port, decision.reason);
         lines.extend(advice.map(|advice| format!("  to allow it: {advice}")));
         lines
@@ -122,7 +123,7 @@ impl Answer<'_> {
     }
 }
 
-fn why(reason: Reason, rule: Option<String>, zone: Option<String>) -> String {
+fn why(reason: Reason, is_name: bool, rule: Option<String>, zone: Option<String>) -> String {
     let (rule, zone) = (rule.unwrap_or_default(), zone.unwrap_or_default());
     #[expect(clippy::wildcard_enum_match_arm, reason = "the other reasons are about packets, not about policies")]
     match reason {
@@ -130,6 +131,9 @@ fn why(reason: Reason, rule: Option<String>, zone: Option<String>) -> String {
         Reason::BlockedPort => "the port is in `blocked_ports`".to_owned(),
         Reason::PortNotAllowed => format!("{rule} covers it, but not this port"),
         Reason::SpecialPurpose => format!("it is in {zone}, and no rule names a network inside it"),
+        Reason::Tier if is_name => {
+            "public addresses are outside the policy's `tier`, and a name opens no others".to_owned()
+        }
         Reason::Tier if zone.is_empty() => "it is outside the policy's `tier`".to_owned(),
         Reason::Tier => format!("it is in {zone}, outside the policy's `tier`"),
         _ => reason.name().to_owned(),

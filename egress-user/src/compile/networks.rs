@@ -55,7 +55,7 @@ fn network((family, bits, length): Key) -> Network {
 
 fn gather(policy: &Policy, known: &Known, unions: &mut Unions) -> BTreeMap<Key, Own> {
     let mut networks: BTreeMap<Key, Own> = BTreeMap::new();
-    for special in SPECIAL_NETWORKS {
+    for special in SPECIAL_NETWORKS.iter() {
         networks.entry(key(&special.network())).or_default().is_zone = true;
     }
     for rule in &policy.allow {

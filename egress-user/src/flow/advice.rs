@@ -83,7 +83,21 @@ fn message(observation: &Observation, names: &str, policy: &str) -> String {
         }
         Reason::Unbound => "the cgroup has no policy, so everything is refused".to_owned(),
         Reason::NoMemory => "the kernel had no memory to remember the flow, so it was refused".to_owned(),
-        Reason::Rule | Reason::OwnLoopback | Reason::Accepted | Reason::Deferred => format!("{what} is allowed"),
+        Reason::NoResolver => {
+            "no name can be resolved here, because egress does not answer questions in this network namespace (yet), or \
+             no longer; try again, or look whether it still runs"
+                .to_owned()
+        }
+        Reason::SharedPort => {
+            "a socket of another workload shares this port, so nobody could tell whose question it is; use another port"
+                .to_owned()
+        }
+        Reason::DeviceBound => "the socket is bound to a network device, so egress cannot answer its question about a name; \
+                                ask without SO_BINDTODEVICE"
+            .to_owned(),
+        Reason::Rule | Reason::OwnLoopback | Reason::Accepted | Reason::Deferred | Reason::Question => {
+            format!("{what} is allowed")
+        }
     };
     match observation.verdict {
         Verdict::Deny => text,
@@ -111,7 +125,11 @@ fn allow(observation: &Observation, names: &str) -> Option<String> {
         | Reason::Rule
         | Reason::OwnLoopback
         | Reason::Accepted
-        | Reason::Deferred => None,
+        | Reason::Deferred
+        | Reason::Question
+        | Reason::NoResolver
+        | Reason::SharedPort
+        | Reason::DeviceBound => None,
     }
 }
 

@@ -137,7 +137,7 @@ fn verdict(wire: u8) -> Option<Verdict> {
 }
 
 /// Processes choose their command name, so it may hold any bytes.
-fn printable(command: &[u8; 16]) -> String {
+pub fn printable(command: &[u8; 16]) -> String {
     let end = command.iter().position(|byte| *byte == 0).unwrap_or(command.len());
     let text = String::from_utf8_lossy(command.get(..end).unwrap_or_default());
     text.chars().flat_map(Spelling::of).collect()

@@ -44,10 +44,6 @@ pub struct Sizes {
     pub port_sets: u32,
 }
 
-/// Addresses, beyond those of the policy itself, that names may add while it is in force; 0.7 MiB of kernel memory for
-/// both families. Full: the address is not added, the refresh says so, and the workload is refused there.
-const ADDRESSES_SPARE: usize = 4096;
-
 /// Networks, beyond those of the policy itself: addresses that a rule and a name share move between hash and trie.
 const NETWORKS_SPARE: usize = 4096;
 
@@ -55,8 +51,9 @@ const NETWORKS_SPARE: usize = 4096;
 const PORT_SETS_SPARE: u32 = 64;
 
 impl Sizes {
-    /// Room for these policies at the same time, and for what their names will resolve to.
-    pub fn for_policies<'a>(policies: impl IntoIterator<Item = &'a CompiledPolicy>) -> Self {
+    /// Room for these policies at the same time, and for as many addresses as names may have. Room for an address that is
+    /// not there costs about 16 bytes of kernel memory.
+    pub fn for_policies<'a>(policies: impl IntoIterator<Item = &'a CompiledPolicy>, of_names: u32) -> Self {
         let (mut addresses, mut networks, mut port_sets) = ([0, 0], [0, 0], 1 + PORT_SETS_SPARE);
         for policy in policies {
             let v4 = policy.addresses.keys().filter(|address| address.is_v4()).count();
@@ -66,7 +63,7 @@ impl Sizes {
             port_sets += entries(policy.port_sets.len()) + PORT_SETS_SPARE;
         }
         // A hash that is half empty is fast, and a spare policy always fits.
-        let [addresses_v4, addresses_v6] = addresses.map(|count| entries(count + count.max(ADDRESSES_SPARE)));
+        let [addresses_v4, addresses_v6] = addresses.map(|count| entries(2 * count).saturating_add(of_names.max(1)));
         let [networks_v4, networks_v6] = networks.map(|count| entries(count + NETWORKS_SPARE));
         Self { addresses_v4, addresses_v6, networks_v4, networks_v6, port_sets }
     }
@@ -80,7 +77,7 @@ fn entries(count: usize) -> u32 {
 #[derive(Debug)]
 pub struct Governor {
     ebpf: Ebpf,
-    maps: Maps,
+    pub(super) maps: Maps,
     links: Vec<(&'static str, FdLink)>,
     pinned: Vec<PinnedLink>,
     /// Where the port sets of each slot begin, and how many fit.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use anyhow::{Context as _, Result};
@@ -13,7 +13,8 @@ use aya::{
 use bytemuck::{NoUninit, Pod, Zeroable};
 use egress_common::{
     Address,
-    entry::{AddressKeyV4, AddressKeyV6, Binding, DestinationEntry, POLICY_BITS, PolicyEntry, PortSet},
+    entry::{AddressKeyV4, AddressKeyV6, Binding, DestinationEntry, POLICY_BITS, PolicyEntry, PortSet, SocketState},
+    question::{Asker, AskerKey, Listener, PROXY_WORKLOAD},
 };
 
 use super::sys;
@@ -38,7 +39,9 @@ struct TrieKeyV6 {
 /// The maps that the user half writes, by their own descriptors.
 #[derive(Debug)]
 pub(super) struct Maps {
+    askers: OwnedFd,
     bindings: OwnedFd,
+    listeners: OwnedFd,
     policies: OwnedFd,
     generations: OwnedFd,
     port_sets: OwnedFd,
@@ -46,13 +49,16 @@ pub(super) struct Maps {
     addresses_v6: OwnedFd,
     networks_v4: OwnedFd,
     networks_v6: OwnedFd,
+    sockets: OwnedFd,
 }
 
 impl Maps {
     /// Opens the maps of a loaded object and checks that keys and values have the sizes that this module writes.
     pub(super) fn open(ebpf: &Ebpf) -> Result<Self> {
         Ok(Self {
+            askers: open::<AskerKey, Asker>(ebpf, "ASKERS")?,
             bindings: open::<u64, Binding>(ebpf, "BINDINGS")?,
+            listeners: open::<u64, Listener>(ebpf, "LISTENERS")?,
             policies: open::<u32, PolicyEntry>(ebpf, "POLICIES")?,
             generations: open::<u32, u32>(ebpf, "GENERATIONS")?,
             port_sets: open::<u32, PortSet>(ebpf, "PORT_SETS")?,
@@ -60,7 +66,34 @@ impl Maps {
             addresses_v6: open::<AddressKeyV6, DestinationEntry>(ebpf, "ADDRESSES_V6")?,
             networks_v4: open::<TrieKeyV4, DestinationEntry>(ebpf, "NETWORKS_V4")?,
             networks_v6: open::<TrieKeyV6, DestinationEntry>(ebpf, "NETWORKS_V6")?,
+            sockets: open::<i32, SocketState>(ebpf, "SOCKETS")?,
         })
+    }
+
+    /// Marks a socket as the proxy's.
+    pub(super) fn mark_proxy(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        let state = SocketState { workload: PROXY_WORKLOAD, ..SocketState::zeroed() };
+        sys::update(self.sockets.as_fd(), &socket.as_raw_fd(), &state).context("mark a socket of the DNS proxy")
+    }
+
+    /// Says where the proxy listens in a network namespace.
+    pub(super) fn set_listener(&self, namespace: u64, listener: Listener) -> Result<()> {
+        sys::update(self.listeners.as_fd(), &namespace, &listener)
+            .context("tell the kernel where the DNS proxy listens")
+    }
+
+    /// Says that the proxy no longer listens in a network namespace.
+    pub(super) fn remove_listener(&self, namespace: u64) -> Result<()> {
+        sys::delete(self.listeners.as_fd(), &namespace).context("tell the kernel that the DNS proxy listens no longer")
+    }
+
+    /// Who asks from an address and port, if anybody governed does.
+    pub(super) fn asker(&self, key: &AskerKey) -> Result<Option<Asker>> {
+        match sys::lookup(self.askers.as_fd(), key) {
+            Ok(asker) => Ok(Some(asker)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error).context("ask the kernel whose question it is"),
+        }
     }
 
     /// Says which policy a cgroup has.
@@ -166,7 +199,8 @@ fn open<K, V>(ebpf: &Ebpf, name: &str) -> Result<OwnedFd> {
 }
 
 fn data(map: &Map) -> Option<&MapData> {
-    if let Map::Array(map) | Map::HashMap(map) | Map::LpmTrie(map) | Map::CgroupStorage(map) = map {
+    if let Map::Array(map) | Map::HashMap(map) | Map::LpmTrie(map) | Map::CgroupStorage(map) | Map::SkStorage(map) = map
+    {
         Some(map)
     } else {
         None

@@ -4,6 +4,7 @@
 mod events;
 mod governor;
 mod maps;
+mod names;
 mod object;
 mod pins;
 pub mod preflight;
@@ -12,6 +13,7 @@ mod sys;
 
 pub use events::Events;
 pub use governor::{Governor, Sizes};
+pub use names::network_namespace;
 pub use pins::{BPFFS, remove_pins};
 
 /// Slot of the policy that the self-probe runs under.

@@ -13,7 +13,7 @@ use super::{governor::Sizes, object::OBJECT};
 
 /// Every program, in the order in which it is attached: the ones with the last word first, so that no moment exists in
 /// which a call is let through that no packet hook would stop.
-pub(super) const PROGRAMS: [&str; 10] = [
+pub(super) const PROGRAMS: [&str; 14] = [
     "egress",
     "ingress",
     "sock_create",
@@ -24,6 +24,10 @@ pub(super) const PROGRAMS: [&str; 10] = [
     "sendmsg6",
     "bind4",
     "bind6",
+    "recvmsg4",
+    "recvmsg6",
+    "getpeername4",
+    "getpeername6",
 ];
 
 /// Loads programs and maps, and says whether they can choose the errno of a refusal.

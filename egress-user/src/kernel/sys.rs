@@ -1,4 +1,5 @@
-//! The bpf(2) calls that aya lacks: map changes in batches, and storage keyed by a cgroup's id.
+//! The system calls that aya lacks: map changes in batches, storage keyed by a cgroup's id, the number of a network
+//! namespace.
 //!
 //! Layouts and command numbers are those of `include/uapi/linux/bpf.h`, which the kernel keeps for ever.
 #![expect(unsafe_code, reason = "bpf(2) has no safe interface")]
@@ -110,6 +111,23 @@ pub(super) fn update_batch<K: NoUninit, V: NoUninit>(map: BorrowedFd<'_>, keys: 
         }
         outcome => outcome,
     }
+}
+
+/// The kernel's number of a socket's network namespace (Linux 5.14).
+pub(super) fn network_namespace(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or(0);
+    // SAFETY: the option writes at most `length` bytes, which is the size of the value, and both outlive the call.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
 /// `ENOTSUPP` of the kernel's own header, which a map type without batches answers.

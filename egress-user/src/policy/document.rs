@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_yaml::{Location, Spanned};
 
-use super::problem::Place;
+use super::{dns::DnsKeys, problem::Place};
 
 /// A policy of the egress firewall.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -55,6 +55,10 @@ pub(super) struct Document {
     #[serde(default, deserialize_with = "present")]
     #[schemars(schema_with = "listen_schema")]
     pub(super) listen: Option<Text>,
+    /// How questions about names are answered.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "DnsKeys")]
+    pub(super) dns: Option<DnsKeys>,
 }
 
 /// The processes that the policy governs.
@@ -87,7 +91,7 @@ pub(super) struct RuleKeys {
 }
 
 /// Reads a key's value, which must not be nothing: `ports:` without a value must not mean what no `ports` means.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 

@@ -15,7 +15,7 @@ pub struct DomainName(Box<str>);
 const DOMAIN_BYTES_MAX: usize = 253;
 
 /// Bytes of a label: RFC 1035 section 2.3.4.
-const LABEL_BYTES_MAX: usize = 63;
+pub(super) const LABEL_BYTES_MAX: usize = 63;
 
 impl DomainName {
     /// Reads a name as people write it: any case, with or without the trailing dot, international names in either form.

@@ -147,6 +147,9 @@ impl Policy {
             (Reason::BlockedPort, _) => Some(format!(
                 "take `{port}` out of `blocked_ports`, which win over every rule, and add {rule} to `allow`"
             )),
+            (Reason::Tier, Some(Tier::Internal)) if matches!(target, Target::Name(_)) => Some(format!(
+                "add the network of its addresses to `allow`, or take `tier: internal` out and add {rule}"
+            )),
             (Reason::Tier, Some(tier)) => Some(format!("take `tier: {tier}` out, and add {rule} to `allow`")),
             (Reason::NoRule | Reason::PortNotAllowed | Reason::SpecialPurpose, _) => {
                 Some(format!("add {rule} to `allow`"))

@@ -6,11 +6,13 @@ mod dns;
 mod document;
 mod domain;
 mod explain;
+mod names;
 mod network;
 mod ports;
 mod problem;
 mod read;
 mod rule;
+mod rules;
 mod show;
 pub mod special;
 mod workload;
@@ -18,15 +20,17 @@ mod yaml;
 
 pub use self::{
     allows::{Flow, Known},
-    dns::{AddressLimits, Budget, Dns, NameServer, RecordType, RefusalCode},
+    dns::{AddressLimits, Budget, Dns, InvalidRecordType, InvalidServer, NameServer, RecordType, RefusalCode},
     document::schema,
     domain::{DomainName, DomainPattern, InvalidDomain},
     explain::{Explanation, Target},
+    names::Admitted,
     network::{InvalidNetwork, Network},
     ports::{InvalidPorts, PortItem, PortRange, Ports},
     problem::{Place, Problem, Problems},
     read::{RULES_MAX, from_arguments, parse},
     rule::{Destination, InvalidRule, Rule},
+    rules::Rules,
     show::show,
     workload::{CgroupPattern, InvalidCgroup, InvalidName, PolicyName, Workload},
     yaml::{FILE_BYTES_MAX, too_large},
@@ -46,7 +50,7 @@ pub struct Policy {
     /// Which part of the address space it is limited to.
     pub tier: Option<Tier>,
     /// What it allows; the union counts, in any order.
-    pub allow: Vec<Rule>,
+    pub allow: Rules,
     /// Ports that no rule can allow.
     pub blocked_ports: Ports,
     /// The error that a refused application gets.
@@ -117,3 +121,4 @@ macro_rules! spellings {
 spellings!(Mode: Enforce = "enforce", Audit = "audit");
 spellings!(Tier: External = "external", Internal = "internal");
 spellings!(Refuse: Eperm = "EPERM", Econnrefused = "ECONNREFUSED", Ehostunreach = "EHOSTUNREACH");
+spellings!(RefusalCode: Refused = "refused", NxDomain = "nxdomain");

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use super::{
     Destination, DomainPattern, Mode, Network, Policy, PolicyName, PortItem, Ports, Problem, Problems, Refuse, Rule,
-    Tier, Workload,
+    Rules, Tier, Workload,
     document::{Document, RuleForm, RuleKeys, RuleNode, Text, WorkloadKeys},
     problem::{Place, Shown},
     special,
@@ -42,6 +42,7 @@ pub fn from_arguments(allow: &[String], blocked_ports: &[String]) -> Result<Poli
         blocked_ports: blocked_ports.iter().map(text).collect(),
         refuse: None,
         listen: None,
+        dns: None,
     };
     let source = "command line";
     let mut reader = Reader { problems: Vec::new(), tier: None };
@@ -54,14 +55,14 @@ pub fn from_arguments(allow: &[String], blocked_ports: &[String]) -> Result<Poli
 }
 
 /// Collects problems while it reads.
-struct Reader {
+pub(super) struct Reader {
     problems: Vec<Problem>,
     tier: Option<Tier>,
 }
 
 impl Reader {
     fn policy(&mut self, document: Document) -> Option<Policy> {
-        let Document { version, name, description, workload, mode, tier, allow, blocked_ports, refuse, listen } =
+        let Document { version, name, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns } =
             document;
         self.version(version);
         let name = match name {
@@ -80,17 +81,17 @@ impl Reader {
             self.problem(place, format!("the policy has {} rules; expected at most {RULES_MAX}", allow.len()));
             return None;
         }
-        let allow: Vec<Rule> = allow.into_iter().filter_map(|rule| self.rule(rule)).collect();
+        let allow: Rules = allow.into_iter().filter_map(|rule| self.rule(rule)).collect();
         let blocked_ports = self.blocked_ports(&blocked_ports);
         let refuse = self.choice(refuse, Refuse::ALL, Refuse::Eperm);
         let listen = self.choice(listen, &[("true", true), ("false", false)], false);
+        let dns = dns.map_or_else(super::Dns::default, |keys| self.dns(keys));
         let workload = match workload {
             None => None,
             Some(None) => return None,
             Some(Some(workload)) => Some(workload),
         };
         let description = description.map(|description| description.text);
-        let dns = super::Dns::default();
         Some(Policy { name: name?, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns })
     }
 
@@ -183,7 +184,7 @@ impl Reader {
         Ports::from_items(items)
     }
 
-    fn choice<T: Copy>(&mut self, text: Option<Text>, choices: &[(&str, T)], default: T) -> T {
+    pub(super) fn choice<T: Copy>(&mut self, text: Option<Text>, choices: &[(&str, T)], default: T) -> T {
         let Some(Text { text, place }) = text else {
             return default;
         };
@@ -195,7 +196,7 @@ impl Reader {
         default
     }
 
-    fn value<T, E: Display>(&mut self, text: &Text, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    pub(super) fn value<T, E: Display>(&mut self, text: &Text, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         match read(&text.text) {
             Ok(value) => Some(value),
             Err(error) => {
@@ -210,15 +211,15 @@ impl Reader {
         None
     }
 
-    fn problem(&mut self, place: Place, message: String) {
+    pub(super) fn problem(&mut self, place: Place, message: String) {
         self.problems.push(Problem { place, message });
     }
 }
 
-/// Why the destination allows nothing under the tier, if it does not.
+/// Why the destination allows nothing under the tier, if it does not. A domain allows the question about it in any tier.
 fn contradiction(destination: &Destination, tier: Option<Tier>) -> Option<String> {
     match (tier?, destination) {
-        (Tier::External, Destination::Domain(_)) => None,
+        (Tier::External | Tier::Internal, Destination::Domain(_)) => None,
         (Tier::External, Destination::Network(network)) => special::zone_of(network).map(|zone| {
             format!(
                 "`{network}`: is in `{}` ({}), which `tier: external` never allows; expected a public network",
@@ -226,10 +227,6 @@ fn contradiction(destination: &Destination, tier: Option<Tier>) -> Option<String
                 zone.name
             )
         }),
-        (Tier::Internal, Destination::Domain(pattern)) => Some(format!(
-            "`{pattern}`: a domain never opens a private address, and `tier: internal` allows no other; expected a \
-             network such as `10.0.0.0/8`"
-        )),
         (Tier::Internal, Destination::Network(network)) => match special::zone_of(network) {
             Some(_) => None,
             None => Some(format!(
@@ -247,10 +244,10 @@ mod tests {
     #[test]
     fn defaults_are_the_safe_ones() {
         let policy = parse("test.yaml", b"version: 1\nname: test").unwrap();
-        let Policy { name: _, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns: _ } =
-            policy;
+        let Policy { name: _, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns } = policy;
         assert_eq!((description, workload, mode, tier), (None, None, Mode::Enforce, None));
-        assert_eq!((allow, blocked_ports, refuse, listen), (Vec::new(), Ports::NONE, Refuse::Eperm, false));
+        assert_eq!((allow, blocked_ports, refuse, listen), (Rules::default(), Ports::NONE, Refuse::Eperm, false));
+        assert_eq!(dns, crate::policy::Dns::default());
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use serde::{Serialize, Serializer};
 use serde_yaml::FlowSeq;
 
-use super::{Destination, Policy, PortItem, Ports, Rule};
+use super::{Destination, Policy, PortItem, Ports, Rule, dns};
 
 /// The policy as it was understood. Parsing the text gives an equal policy.
 pub fn show(policy: &Policy) -> String {
-    let Policy { name, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns: _ } = policy;
+    let Policy { name, description, workload, mode, tier, allow, blocked_ports, refuse, listen, dns } = policy;
     let file = File {
         version: 1,
         name: name.as_str(),
@@ -19,6 +19,7 @@ pub fn show(policy: &Policy) -> String {
         blocked_ports: ports(blocked_ports),
         refuse: refuse.to_string(),
         listen: *listen,
+        dns: dns::section(dns),
     };
     // Writing to a string cannot fail, and every value here has a form in YAML.
     serde_yaml::to_string(&file).unwrap_or_default()
@@ -39,6 +40,7 @@ struct File<'a> {
     blocked_ports: FlowSeq<Vec<Item>>,
     refuse: String,
     listen: bool,
+    dns: dns::Section,
 }
 
 #[derive(Serialize)]

@@ -1,10 +1,17 @@
 //! Special-purpose networks: what a rule opens only by naming a network inside them.
 //!
 //! The IANA special-purpose address registries (RFC 6890 and its updates) without the blocks that they list as globally
-//! reachable like any other unicast (AS112 and AMT), with multicast, and with the addresses at which clouds hand out
-//! credentials.
+//! reachable like any other unicast (AS112 and AMT), with multicast, with the addresses at which clouds hand out
+//! credentials, and with the forms of IPv6 addresses that lead to IPv4 ones.
+//!
+//! IPv4-mapped addresses are IPv4 addresses here and everywhere. Translators to IPv4 are in use, so their well-known prefix
+//! has each special-purpose network of IPv4 again. The other forms (6to4, Teredo, IPv4-compatible, IPv4-translated) are
+//! closed as a whole.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::LazyLock,
+};
 
 /// A network that is not part of the public internet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +58,24 @@ const EKS: &str = "Amazon EKS user guide, pod identity";
 const ECS: &str = "Amazon ECS developer guide, task metadata";
 
 /// Every special-purpose network.
-pub const SPECIAL_NETWORKS: &[SpecialNetwork] = &[
+pub static SPECIAL_NETWORKS: LazyLock<Vec<SpecialNetwork>> =
+    LazyLock::new(|| LISTED.iter().copied().chain(LISTED.iter().filter_map(translated)).collect());
+
+/// The prefix under which translators reach IPv4 addresses: RFC 6052 section 2.1.
+const TRANSLATION: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+
+/// An IPv4 network as a translator is asked for it. RFC 6052 section 3.1 forbids that, and translators do it all the same.
+fn translated(special: &SpecialNetwork) -> Option<SpecialNetwork> {
+    match special.address {
+        IpAddr::V4(four) => {
+            let address = IpAddr::V6(Ipv6Addr::from(u128::from(TRANSLATION) | u128::from(u32::from(four))));
+            Some(SpecialNetwork { address, length: special.length.saturating_add(96), ..*special })
+        }
+        IpAddr::V6(_) => None,
+    }
+}
+
+const LISTED: &[SpecialNetwork] = &[
     v4([0, 0, 0, 0], 8, "this network", "RFC 791 section 3.2"),
     v4([10, 0, 0, 0], 8, "private use", "RFC 1918"),
     v4([100, 64, 0, 0], 10, "shared address space of carriers", "RFC 6598"),
@@ -73,8 +97,10 @@ pub const SPECIAL_NETWORKS: &[SpecialNetwork] = &[
     v4([224, 0, 0, 0], 4, "multicast", "RFC 5771"),
     v4([240, 0, 0, 0], 4, "reserved", "RFC 1112 section 4"),
     v4([255, 255, 255, 255], 32, "limited broadcast", "RFC 8190"),
+    v6([0, 0, 0, 0, 0, 0, 0, 0], 96, "IPv4-compatible", "RFC 4291 section 2.5.5.1"),
     v6([0, 0, 0, 0, 0, 0, 0, 0], 128, "unspecified", "RFC 4291"),
     v6([0, 0, 0, 0, 0, 0, 0, 1], 128, "loopback", "RFC 4291"),
+    v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96, "IPv4-translated", "RFC 2765 section 2.1"),
     v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96, "translation to IPv4", "RFC 6052"),
     v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48, "local translation to IPv4", "RFC 8215"),
     v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64, "discard only", "RFC 6666"),
@@ -141,14 +167,38 @@ mod tests {
             ("255.255.255.255", Some("limited broadcast")),
             ("8.8.8.8", None),
             ("::1", Some("loopback")),
-            ("::2", None),
+            ("::2", Some("IPv4-compatible")),
+            ("::1:0:0:2", None),
             ("fd00:ec2::254", Some("cloud metadata")),
             ("fd00:ec2::253", Some("unique local")),
-            ("64:ff9b::a00:1", Some("translation to IPv4")),
             ("2606:4700::1111", None),
-            ("2002:a00:1::", Some("6to4")),
+            ("fe80::5efe:10.0.0.1", Some("link local")),
         ] {
             assert_eq!(zone(address.parse().unwrap()).map(|special| special.name), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_form_is_special_whatever_the_form() {
+        for (address, expected) in [
+            ("::ffff:10.0.0.1", "private use"),
+            ("::ffff:169.254.169.254", "cloud metadata"),
+            ("::ffff:0:10.0.0.1", "IPv4-translated"),
+            ("::10.0.0.1", "IPv4-compatible"),
+            ("::169.254.169.254", "IPv4-compatible"),
+            ("64:ff9b::8.8.8.8", "translation to IPv4"),
+            ("64:ff9b::10.0.0.1", "private use"),
+            ("64:ff9b::127.0.0.1", "loopback"),
+            ("64:ff9b::169.254.169.254", "cloud metadata"),
+            ("64:ff9b::255.255.255.255", "limited broadcast"),
+            ("64:ff9b:1::10.0.0.1", "local translation to IPv4"),
+            ("64:ff9b:1:a00:0:100::", "local translation to IPv4"),
+            ("2002:a00:1::1", "6to4"),
+            ("2002:808:808::1", "6to4"),
+            // Teredo: the client's address 10.0.0.1 stands inverted at the end (RFC 4380 section 4).
+            ("2001:0:4136:e378:8000:63bf:f5ff:fffe", "protocol assignments"),
+        ] {
+            assert_eq!(zone(address.parse().unwrap()).map(|special| special.name), Some(expected), "{address}");
         }
     }
 
@@ -161,6 +211,9 @@ mod tests {
             ("169.254.0.0/16", Some("link local")),
             ("0.0.0.0/0", None),
             ("fd00::/8", Some("unique local")),
+            ("64:ff9b::/96", Some("translation to IPv4")),
+            ("64:ff9b::10.0.0.0/104", Some("private use")),
+            ("64:ff9b::8.0.0.0/102", Some("translation to IPv4")),
         ] {
             let network = Network::parse(network).unwrap();
             assert_eq!(zone_of(&network).map(|special| special.name), expected, "{network}");

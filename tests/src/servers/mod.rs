@@ -23,6 +23,7 @@ pub mod echo;
 pub mod https;
 pub mod listener;
 pub mod misbehaving;
+pub mod reflector;
 mod reply;
 pub mod unbound;
 

@@ -141,8 +141,9 @@ fn prepare(args: &Args, identity: Option<&Identity>, supervisor: &mut Supervisor
     };
     let mut session = Session::create(state)?;
     let uid = identity.map_or(Uid::current(), |identity| identity.uid);
+    let names = supervisor.engine.policy().dns.addresses.total;
     let compiled = supervisor.engine.begin(clock::now()?)?;
-    session.govern(uid.as_raw(), compiled)?;
+    session.govern(uid.as_raw(), compiled, names)?;
     supervisor.engine.name_cgroup(session.cgroup()?.path().display().to_string());
     Ok(session)
 }

@@ -28,10 +28,10 @@ impl Session {
     }
 
     /// Makes the cgroup for the user, shows that it is governed, and gives it the policy. There is no process of the
-    /// command in it yet.
-    pub(super) fn govern(&mut self, uid: u32, compiled: &CompiledPolicy) -> anyhow::Result<()> {
+    /// command in it yet. There is room for as many addresses of names as this.
+    pub(super) fn govern(&mut self, uid: u32, compiled: &CompiledPolicy, names: u32) -> anyhow::Result<()> {
         let probe = Probe::new()?;
-        let governor = self.governor.insert(Governor::load(&Sizes::for_policies([compiled, probe.policy()]))?);
+        let governor = self.governor.insert(Governor::load(&Sizes::for_policies([compiled, probe.policy()], names))?);
         let cgroup = self.cgroup.insert(Cgroup::create(&self.run.cgroup_name(), uid)?);
         self.run.note_cgroup(cgroup.path())?;
         governor.attach(cgroup.directory())?;

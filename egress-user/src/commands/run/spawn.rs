@@ -4,7 +4,7 @@
 //! ungoverned. Everything that needs memory is made before `fork`; after it only system calls are made.
 
 use std::{
-    ffi::{CString, OsString},
+    ffi::{CStr, CString, OsString},
     fs::File,
     io::{self, Read as _},
     os::{
@@ -30,6 +30,15 @@ use nix::{
 use tokio::process::Child;
 
 use super::identity::Identity;
+
+/// Sockets of services that resolve names for whoever asks: those of nscd, systemd-resolved and Avahi. The C library asks
+/// DNS when nobody listens there, so what they would have answered comes from the policy's name servers.
+const RESOLVER_SOCKETS: [&CStr; 4] = [
+    c"/run/nscd/socket",
+    c"/var/run/nscd/socket",
+    c"/run/systemd/resolve/io.systemd.Resolve",
+    c"/run/avahi-daemon/socket",
+];
 
 /// What is needed to start the command.
 #[derive(Debug)]
@@ -68,6 +77,7 @@ enum Step {
     NoPropagation,
     Bind,
     ReadOnly,
+    HideResolvers,
     Groups,
     Group,
     User,
@@ -77,12 +87,13 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Join,
         Self::OwnMounts,
         Self::NoPropagation,
         Self::Bind,
         Self::ReadOnly,
+        Self::HideResolvers,
         Self::Groups,
         Self::Group,
         Self::User,
@@ -97,6 +108,7 @@ impl Step {
             Self::OwnMounts => "make a mount namespace for the command",
             Self::NoPropagation => "keep the command's mounts to itself",
             Self::Bind | Self::ReadOnly => "make the file of refusals read-only for the command",
+            Self::HideResolvers => "hide the sockets of name services from the command",
             Self::Groups | Self::Group | Self::User => "change to the user of the command",
             Self::DieWithParent | Self::ParentIsAlive => "tie the command's life to this process",
             Self::Signals => "restore the signal mask",
@@ -191,6 +203,7 @@ impl Preparation {
                     | MsFlags::MS_NOEXEC,
                 NONE,
             ),
+            (Step::HideResolvers, _) => RESOLVER_SOCKETS.into_iter().try_for_each(hide),
             (Step::Groups, Some(identity)) => setgroups(&identity.groups),
             (Step::Group, Some(Identity { gid, .. })) => setresgid(*gid, *gid, *gid),
             (Step::User, Some(Identity { uid, .. })) => setresuid(*uid, *uid, *uid),
@@ -201,6 +214,15 @@ impl Preparation {
             (Step::ParentIsAlive, _) => Err(Errno::ESRCH),
             (Step::Signals, _) => self.signals.thread_set_mask(),
         }
+    }
+}
+
+/// Puts in the place of a socket what nobody can connect to, so that `connect` fails with `ECONNREFUSED`.
+fn hide(socket: &CStr) -> nix::Result<()> {
+    const NONE: Option<&str> = None;
+    match mount(Some(c"/dev/null"), socket, NONE, MsFlags::MS_BIND, NONE) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+        outcome => outcome,
     }
 }
 

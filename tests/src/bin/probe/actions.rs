@@ -4,7 +4,7 @@ use std::{
     fs::OpenOptions,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
-    os::fd::RawFd,
+    os::{fd::RawFd, unix::net::UnixStream},
     time::Duration,
 };
 
@@ -113,6 +113,11 @@ pub(crate) fn inherited(calls: &mut Calls, descriptor: RawFd, mark: &str) -> Res
 
 pub(crate) fn write(calls: &mut Calls, path: &str) -> Result<(), Failed> {
     calls.call("open", || OpenOptions::new().append(true).open(path))?;
+    Ok(())
+}
+
+pub(crate) fn unix(calls: &mut Calls, path: &str) -> Result<(), Failed> {
+    calls.call("connect", || UnixStream::connect(path))?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::{fd::OwnedFd, unix::net::UnixListener},
     time::Duration,
 };
 
@@ -94,6 +95,17 @@ pub(crate) fn accept(calls: &mut Calls, address: SocketAddr, seconds: u64) -> Re
         socket.set_read_timeout(Some(Duration::from_secs(seconds)))?;
         echo_once(&socket.try_clone()?.into())
     })
+}
+
+pub(crate) fn unix(calls: &mut Calls, seconds: u64, path: &str) -> Result<(), Failed> {
+    let listener = calls.call("bind", || UnixListener::bind(path))?;
+    calls.call("write", say_listening)?;
+    calls.call("accept", || {
+        let socket = Socket::from(OwnedFd::from(listener.try_clone()?));
+        socket.set_read_timeout(Some(Duration::from_secs(seconds)))?;
+        listener.accept()
+    })?;
+    Ok(())
 }
 
 /// Tells the test that it may connect now.

@@ -22,10 +22,18 @@
 //! - `flood SECONDS MARK ADDRESS…`: send datagrams and open connections to all of them, whatever happens.
 //! - `inherited DESCRIPTOR MARK`: send on a socket that another process opened.
 //! - `routing-header VIA ADDRESS MARK`: `sendto` the address with an IPv6 routing header that leads elsewhere first.
+//! - `ask ADDRESS MARK`, `ask-connected ADDRESS MARK`, `ask-both ADDRESS MARK`, `ask-tcp ADDRESS MARK`: one exchange, and
+//!   whom it seems to be with.
+//! - `ask-two ADDRESS ADDRESS`: one socket, two servers.
+//! - `ask-on-device DEVICE ADDRESS MARK`: with `SO_BINDTODEVICE`.
+//! - `ask-shared-port SECONDS LOCAL ADDRESS`: from a port that others may share; keeps it for some time.
+//! - `unix PATH`: connect to a socket in the file system.
+//! - `unix-listen SECONDS PATH`: listen there, say so, accept one connection.
 //! - `write PATH`: open a file for writing.
 
 mod actions;
 mod listen;
+mod questions;
 mod rounds;
 mod routing;
 
@@ -38,6 +46,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use egress_tests::probe::Report;
 use nix::errno::Errno;
+
+use self::questions::Form;
 
 fn main() -> ExitCode {
     for action in std::env::args().skip(1) {
@@ -86,8 +96,17 @@ fn act(calls: &mut Calls, words: &[&str]) -> Result<()> {
             rounds::flood(calls, read(seconds)?, mark, &addresses?);
             Ok(())
         }
+        ["ask", address, mark] => questions::udp(calls, Form::Unconnected, read(address)?, mark),
+        ["ask-connected", address, mark] => questions::udp(calls, Form::Connected, read(address)?, mark),
+        ["ask-both", address, mark] => questions::udp(calls, Form::Both, read(address)?, mark),
+        ["ask-tcp", address, mark] => questions::tcp(calls, read(address)?, mark),
+        ["ask-two", one, other] => questions::two(calls, read(one)?, read(other)?),
+        ["ask-on-device", device, address, mark] => questions::on_device(calls, device, read(address)?, mark),
+        ["ask-shared-port", seconds, from, to] => questions::shared_port(calls, read(seconds)?, read(from)?, read(to)?),
         ["inherited", descriptor, mark] => actions::inherited(calls, read(descriptor)?, mark),
         ["routing-header", via, address, mark] => routing::send(calls, read(via)?, read(address)?, mark),
+        ["unix", path] => actions::unix(calls, path),
+        ["unix-listen", seconds, path] => listen::unix(calls, read(seconds)?, path),
         ["write", path] => actions::write(calls, path),
         _ => bail!("no such action"),
     }

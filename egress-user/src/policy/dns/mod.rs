@@ -1,14 +1,28 @@
 //! How a workload's questions about names are answered.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr};
+mod document;
+mod duration;
+mod read;
+mod record_type;
+mod server;
+mod show;
 
-use super::DomainName;
+use std::collections::BTreeSet;
+
+pub(super) use self::{
+    document::DnsKeys,
+    show::{Section, section},
+};
+pub use self::{
+    record_type::{InvalidRecordType, RecordType},
+    server::{InvalidServer, NameServer},
+};
 
 /// What the `dns` section of a policy says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dns {
-    /// Types of records that may be asked for allowed names. Addresses that are in the policy's reach may be asked for
-    /// their names (`PTR`) besides.
+    /// Types of records that may be asked for allowed names. Addresses that rules cover may be asked for their names
+    /// (`PTR`) besides.
     pub types: BTreeSet<RecordType>,
     /// The response code of a refused question.
     pub refuse: RefusalCode,
@@ -36,28 +50,6 @@ impl Default for Dns {
             servers: Vec::new(),
         }
     }
-}
-
-/// The type of a record: its number in DNS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RecordType(pub u16);
-
-impl RecordType {
-    /// An IPv4 address.
-    pub const A: Self = Self(1);
-    /// Another name for the name.
-    pub const CNAME: Self = Self(5);
-    /// The name of an address.
-    pub const PTR: Self = Self(12);
-    /// An IPv6 address.
-    pub const AAAA: Self = Self(28);
-    /// How a service is reached (RFC 9460).
-    pub const SVCB: Self = Self(64);
-    /// How a web server is reached (RFC 9460).
-    pub const HTTPS: Self = Self(65);
-
-    /// What may be asked where a policy does not say.
-    pub const DEFAULT: [Self; 5] = [Self::A, Self::CNAME, Self::AAAA, Self::SVCB, Self::HTTPS];
 }
 
 /// The response code of a refused question.
@@ -101,23 +93,5 @@ pub struct AddressLimits {
 impl Default for AddressLimits {
     fn default() -> Self {
         Self { per_name: 8192, total: 65_536 }
-    }
-}
-
-/// A name server to ask.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NameServer {
-    /// Over UDP, and over TCP where an answer does not fit.
-    Plain(SocketAddr),
-    /// Over TLS (RFC 7858); its certificate has to be this name's.
-    Tls(SocketAddr, DomainName),
-}
-
-impl fmt::Display for NameServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Plain(address) => write!(f, "{address}"),
-            Self::Tls(address, name) => write!(f, "tls://{address}#{name}"),
-        }
     }
 }
