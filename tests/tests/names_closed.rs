@@ -34,12 +34,12 @@ fn a_real_name_server_is_never_reached_by_the_workload() -> Result<()> {
 }
 
 #[test]
-fn dns_over_tls_is_closed_unless_a_rule_names_the_port() -> Result<()> {
+fn dns_over_tls_is_closed_unless_a_rule_opens_its_port() -> Result<()> {
     let names = Names::new()?;
     let server = Echo::tcp(&names.network.world, SocketAddr::new(public_v4(1), 853))?;
     let quic = Echo::udp(&names.network.world, SocketAddr::new(public_v4(1), 853))?;
     let actions = [format!("tcp {} hello", server.address()), format!("udp {} hello", quic.address())];
-    for allow in ["198.20.1.1", "0.0.0.0/0", API, "*.example.com"] {
+    for allow in ["198.20.1.2", "198.20.1.1:443", "0.0.0.0/0:53", "api.example.com:443", "*.example.com:53"] {
         let outcome = names.under(&policy::allowing(&[allow], ""))?.probe(&actions)?;
         for report in outcome.reports()? {
             ensure!(report.errno == Errno::EPERM as i32, "allow `{allow}`: {report:?}");
