@@ -32,6 +32,17 @@ pub struct Case {
     pub flows: Vec<Flow>,
 }
 
+/// A policy, and what is known of its names at one time after the other.
+pub fn sequences() -> impl Strategy<Value = (Policy, Vec<Known>)> {
+    (policies(), vec(knowns(), 2..8)).prop_map(|(policy, mut knowns)| {
+        let servers = knowns.first().map(|known| known.name_servers.clone()).unwrap_or_default();
+        for known in &mut knowns {
+            known.name_servers.clone_from(&servers);
+        }
+        (policy, knowns)
+    })
+}
+
 /// Flows of one [`Case`].
 const FLOWS: usize = 64;
 

@@ -1,11 +1,16 @@
 //! The two deciders agree, and the way from one compiled policy to the next is safe at every step.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
 use egress_common::{Decision, Reason, Verdict};
 use egress_user::{
-    compile::{CompiledPolicy, Step, compile, diff},
-    policy::{Known, Policy},
-    testing::{Case, Replacement, cases, replacements},
+    compile::{Changes, CompiledPolicy, Shortcut, Step, compile, diff},
+    policy::{DomainName, Known, Policy},
+    testing::{Case, Replacement, cases, replacements, sequences},
 };
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
@@ -48,6 +53,64 @@ proptest! {
         let Replacement { case, policy: _, known } = replacement;
         check_update(&case, &case.policy.clone(), &known)?;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_shortcut_comes_to_what_compiling_everything_comes_to((policy, knowns) in sequences()) {
+        follow(&policy, &knowns)?;
+    }
+}
+
+#[test]
+fn the_shortcut_is_taken_most_of_the_time() {
+    let mut runner = TestRunner::deterministic();
+    let (mut taken, mut all) = (0, 0);
+    for _ in 0..200 {
+        let (policy, knowns) = sequences().new_tree(&mut runner).unwrap().current();
+        taken += follow(&policy, &knowns).unwrap();
+        all += knowns.len() - 1;
+    }
+    assert!(taken * 2 > all && taken < all, "{taken} of {all}");
+}
+
+/// Goes from one state of knowledge to the next, by the shortcut where there is one, and says how often there was.
+fn follow(policy: &Policy, knowns: &[Known]) -> Result<usize, TestCaseError> {
+    let mut current = compile(policy, &knowns[0]).unwrap();
+    let mut shortcut = Shortcut::new(policy, &knowns[0].name_servers);
+    let mut taken = 0;
+    for pair in knowns.windows(2) {
+        let (before, after) = (owners(&pair[0]), owners(&pair[1]));
+        let touched: BTreeSet<IpAddr> = before.keys().chain(after.keys()).copied().collect();
+        let of = |address: IpAddr| after.get(&address).into_iter().flatten().map(|(name, end)| (*name, *end));
+        let expected = compile(policy, &pair[1]).unwrap();
+        let named = touched.into_iter().map(|address| (address, of(address)));
+        if let Some(changes) = shortcut.changes(&current, named) {
+            taken += 1;
+            changes.apply(&mut current);
+            let Changes { steps } = changes;
+            let is_address = |step: &Step| matches!(step, Step::PutAddress(..) | Step::RemoveAddress(_));
+            prop_assert!(steps.iter().all(is_address), "{steps:?}");
+        } else {
+            shortcut.forget_places();
+            current = diff(&current, expected.clone(), 0).unwrap().policy;
+        }
+        prop_assert_eq!(entries(&current), entries(&expected));
+    }
+    Ok(taken)
+}
+
+/// The names of each address, with the time at which it ends for them.
+fn owners(known: &Known) -> BTreeMap<IpAddr, Vec<(&DomainName, u32)>> {
+    let mut owners: BTreeMap<IpAddr, Vec<_>> = BTreeMap::new();
+    for (name, addresses) in &known.addresses {
+        for (address, end) in addresses {
+            owners.entry(address.to_canonical()).or_default().push((name, *end));
+        }
+    }
+    owners
 }
 
 /// Follows the steps from the case's policy to the next one, and asks about every flow after each of them.

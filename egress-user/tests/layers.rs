@@ -32,8 +32,21 @@ const RULES: &[Rule] = &[
 ];
 
 /// Modules that take values and the time and return values.
-const PURE: &[&str] =
-    &["policy/", "compile/", "flow/", "detect/", "engine/", "respond.rs", "dns/cache.rs", "dns/message.rs"];
+const PURE: &[&str] = &[
+    "policy/",
+    "compile/",
+    "flow/",
+    "detect/",
+    "engine/",
+    "respond.rs",
+    "dns/admission.rs",
+    "dns/budget/",
+    "dns/cache/",
+    "dns/exchange/",
+    "dns/message/",
+    "dns/name.rs",
+    "dns/release/",
+];
 
 /// What a pure module does not do: clocks, files, sockets, processes, threads, output.
 const IMPURE: &[&str] = &[

@@ -59,7 +59,7 @@ fn explain_says_by_which_line_or_what_to_add() {
         ("audit-only", "8.8.8.8:53/udp"),
     ] {
         let policy_file = format!("policies/{policy}.yaml");
-        let output = egress(&["explain", "--policy", &policy_file, destination]);
+        let output = egress(&["explain", "--no-resolve", "--policy", &policy_file, destination]);
         assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{destination}");
         answers.push(format!("$ egress explain --policy {policy_file} '{destination}'\n{}", text(&output.stdout)));
     }

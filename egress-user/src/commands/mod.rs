@@ -5,6 +5,7 @@ use std::io::Write as _;
 pub mod detach;
 pub mod doctor;
 pub mod explain;
+mod name_servers;
 pub mod policy;
 pub mod run;
 pub mod self_probe;
@@ -41,6 +42,12 @@ impl From<anyhow::Error> for Failure {
 /// Prints an error with its causes on stderr. A closed stderr is nobody's fault and nobody's to hear about.
 pub(crate) fn print_error(error: &anyhow::Error) {
     let written = writeln!(std::io::stderr(), "egress: {error:#}");
+    drop(written);
+}
+
+/// Tells the person who runs this something on stderr.
+fn say(text: &str) {
+    let written = writeln!(std::io::stderr(), "egress: {text}");
     drop(written);
 }
 

@@ -8,6 +8,7 @@ mod diff;
 mod names;
 mod networks;
 mod port_sets;
+mod shortcut;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
@@ -20,7 +21,10 @@ use egress_common::{
 use self::port_sets::{PortSetTable, PortsId, Unions, to_port_set};
 use crate::policy::{Flow, Known, Mode, Network, Policy};
 
-pub use self::diff::{Changes, Step, Update, diff};
+pub use self::{
+    diff::{Changes, Step, Update, diff},
+    shortcut::Shortcut,
+};
 
 /// The entries of the kernel's maps for one policy. The same policy gives the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,13 +35,13 @@ pub(super) fn destinations(policy: &Policy, known: &Known, unions: &mut Unions) 
 }
 
 /// What one name allows at an address.
-struct Share {
-    ports: PortsId,
-    expires_at: u32,
+pub(super) struct Share {
+    pub(super) ports: PortsId,
+    pub(super) expires_at: u32,
 }
 
 /// The address allows what any of its names allows, until the names that are left no longer allow all of that.
-fn together(mut shares: Vec<Share>, unions: &mut Unions) -> Named {
+pub(super) fn together(mut shares: Vec<Share>, unions: &mut Unions) -> Named {
     shares.sort_by_key(|share| Reverse(share.expires_at.wrapping_sub(1)));
     let ports = shares.iter().fold(PortsId::NONE, |ports, share| unions.union(ports, share.ports));
     let mut so_far = PortsId::NONE;
@@ -57,13 +57,14 @@ fn together(mut shares: Vec<Share>, unions: &mut Unions) -> Named {
 }
 
 /// The domains of the rules, by name.
-struct Patterns<'a> {
-    exact: BTreeMap<&'a str, PortsId>,
-    below: BTreeMap<&'a str, PortsId>,
+#[derive(Debug)]
+pub(super) struct Patterns {
+    exact: BTreeMap<String, PortsId>,
+    below: BTreeMap<String, PortsId>,
 }
 
-impl<'a> Patterns<'a> {
-    fn new(policy: &'a Policy, unions: &mut Unions) -> Self {
+impl Patterns {
+    pub(super) fn new(policy: &Policy, unions: &mut Unions) -> Self {
         let mut patterns = Self { exact: BTreeMap::new(), below: BTreeMap::new() };
         for rule in &policy.allow {
             let (map, name) = match &rule.destination {
@@ -72,14 +73,14 @@ impl<'a> Patterns<'a> {
                 Destination::Domain(DomainPattern::Below(name)) => (&mut patterns.below, name),
             };
             let id = unions.intern(&rule.ports);
-            let ports = map.entry(name.as_str()).or_insert(id);
+            let ports = map.entry(name.as_str().to_owned()).or_insert(id);
             *ports = unions.union(*ports, id);
         }
         patterns
     }
 
     /// What the rules about the name allow, or `None` when there are none.
-    fn ports(&self, name: &DomainName, unions: &mut Unions) -> Option<PortsId> {
+    pub(super) fn ports(&self, name: &DomainName, unions: &mut Unions) -> Option<PortsId> {
         let exact = self.exact.get(name.as_str());
         let below = name.parents().filter_map(|parent| self.below.get(parent));
         exact.into_iter().chain(below).copied().reduce(|one, other| unions.union(one, other))

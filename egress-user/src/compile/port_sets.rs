@@ -17,6 +17,7 @@ impl PortsId {
 }
 
 /// Every set met, and which set two of them make.
+#[derive(Debug)]
 pub(super) struct Unions {
     sets: Vec<Ports>,
     ids: BTreeMap<Ports, PortsId>,
@@ -56,7 +57,7 @@ impl Unions {
         id
     }
 
-    fn set(&self, id: PortsId) -> &Ports {
+    pub(super) fn set(&self, id: PortsId) -> &Ports {
         const NOTHING: &Ports = &Ports::NONE;
         self.sets.get(id.0).unwrap_or(NOTHING)
     }

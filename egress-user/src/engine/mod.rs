@@ -1,21 +1,25 @@
 //! One input and the time in, effects out. It owns the state of a run and does nothing itself.
 
+mod maps;
+mod questions;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
 };
 
-use egress_common::{
-    Reason,
-    event::{Event, Kind},
-};
+use egress_common::event::{Event, Kind};
 use jiff::{SignedDuration, Timestamp};
 
+use self::maps::Maps;
 use crate::{
-    compile::{self, Changes, CompileError, CompiledPolicy, Update},
-    dns::cache::{Answer, Cache, News},
+    compile::{Changes, CompileError, CompiledPolicy},
+    dns::{
+        exchange::{Arrival, Exchange},
+        question::{Asked, Asker, Outcome, Ticket, Transport},
+    },
     flow::{Flows, Observation, Refusals, advice, record, record::Source},
-    policy::{Destination, DomainName, DomainPattern, Known, Policy},
+    policy::{Destination, DomainName, DomainPattern, Policy},
 };
 
 /// The time, as the shell that read the clocks hands it in.
@@ -51,8 +55,10 @@ impl Now {
 pub enum Input<'a> {
     /// The kernel half tells something.
     Event(&'a Event),
-    /// A name was asked for, and this came of it.
-    Answer(&'a DomainName, &'a Answer),
+    /// A client of a governed workload sent this message to a name server.
+    Question(Ticket, &'a Asker, Transport, &'a [u8]),
+    /// Name servers were asked, and this came of it.
+    Answered(&'a Asked, &'a Outcome),
     /// As many steps as this were taken in the kernel, and the next could not be, for this reason.
     Applied(usize, Result<(), String>),
     /// Time has passed.
@@ -62,8 +68,10 @@ pub enum Input<'a> {
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Ask for a name.
-    Resolve(DomainName),
+    /// Ask the name servers, and say what came of it in any case.
+    Ask(Asked),
+    /// Send the client this reply, or none at all and end its connection.
+    Reply(Ticket, Option<Vec<u8>>),
     /// Change the maps, and say how it went.
     Apply(Changes),
     /// Add a line to the record of events.
@@ -88,11 +96,10 @@ pub enum Recording {
 pub struct Engine {
     policy: Policy,
     name_servers: BTreeSet<SocketAddr>,
-    cache: Cache,
-    in_force: Option<CompiledPolicy>,
-    /// What will be in force when the changes on their way are made.
-    on_its_way: Option<Update>,
-    stale: bool,
+    exchange: Exchange,
+    maps: Maps,
+    /// Why the kernel did not take a change, as it was told last.
+    told_failure: Option<String>,
     ticked_at: Option<u64>,
     recording: Recording,
     source: Source,
@@ -107,12 +114,11 @@ impl Engine {
         let names = exact_names(&policy);
         let source = Source { cgroup: String::new(), policy: policy.name.to_string() };
         Self {
+            exchange: Exchange::new(&policy, names),
+            maps: Maps::new(&policy, name_servers.clone()),
             policy,
             name_servers,
-            cache: Cache::new(names),
-            in_force: None,
-            on_its_way: None,
-            stale: false,
+            told_failure: None,
             ticked_at: None,
             recording,
             source,
@@ -124,11 +130,7 @@ impl Engine {
 
     /// Compiles the policy with the addresses that are known. From now on changes are made to what this returns.
     pub fn begin(&mut self, now: Now) -> Result<&CompiledPolicy, CompileError> {
-        let known = self.known(now);
-        let compiled = compile::compile(&self.policy, &known)?;
-        self.cache.settle();
-        self.stale = false;
-        Ok(self.in_force.insert(compiled))
+        self.maps.begin(&self.policy, self.exchange.addresses_mut(), now.map_seconds())
     }
 
     /// Names the cgroup in records from now on.
@@ -138,17 +140,22 @@ impl Engine {
 
     /// Takes an input and says what is to be done.
     pub fn handle(&mut self, input: Input<'_>, now: Now) -> Vec<Effect> {
-        match input {
+        let mut effects = match input {
             Input::Event(event) => self.observe(event, now),
-            Input::Answer(name, answer) => self.learn(name, answer, now),
+            Input::Question(ticket, asker, transport, message) => {
+                self.ask(Arrival { ticket, asker, transport, message }, now)
+            }
+            Input::Answered(asked, outcome) => self.answered(asked, outcome, now),
             Input::Applied(taken, outcome) => self.applied(taken, outcome),
             Input::Tick => self.tick(now),
-        }
+        };
+        effects.extend(self.settle(now));
+        effects
     }
 
     /// Names without an address.
     pub fn unresolved(&self) -> impl Iterator<Item = &DomainName> {
-        self.cache.unresolved()
+        self.exchange.unresolved()
     }
 
     /// What went where.
@@ -173,7 +180,12 @@ impl Engine {
 
     /// Addresses of names for which there was no room.
     pub fn addresses_not_added(&self) -> u64 {
-        self.cache.not_added()
+        self.exchange.not_added()
+    }
+
+    /// Messages to name servers that were no question.
+    pub fn unreadable_messages(&self) -> u64 {
+        self.exchange.unreadable()
     }
 
     /// Events of the kernel half that made no sense.
@@ -192,102 +204,30 @@ impl Engine {
         match observation.kind {
             Kind::Refusal => {
                 self.refusals.observe(&observation, &names);
-                self.hurry(&observation, now);
                 effects.push(Effect::Refuse(advice::refusal_line(&observation, &names, &self.source, time)));
             }
             Kind::Start | Kind::Report | Kind::End => self.flows.observe(&observation, &names),
         }
+        effects.extend(self.record(|source| record::event_line(&observation, &names, source, time)));
+        effects
+    }
+
+    /// A line of the record of events, if that is wanted.
+    fn record(&self, line: impl FnOnce(&Source) -> String) -> Option<Effect> {
         match self.recording {
-            Recording::Events => {
-                effects.push(Effect::Record(record::event_line(&observation, &names, &self.source, time)));
-            }
-            Recording::Refusals => {}
+            Recording::Events => Some(Effect::Record(line(&self.source))),
+            Recording::Refusals => None,
         }
-        effects
-    }
-
-    fn hurry(&mut self, refusal: &Observation, now: Now) {
-        let may_be_new = matches!(refusal.reason, Reason::NoRule | Reason::Expired);
-        if may_be_new && self.cache.hurry(now.seconds()) {
-            self.ticked_at = None;
-        }
-    }
-
-    fn learn(&mut self, name: &DomainName, answer: &Answer, now: Now) -> Vec<Effect> {
-        let change = self.cache.answer(name, answer, now.seconds());
-        self.stale |= change.addresses;
-        let news = change.news.map(|news| match news {
-            News::Fail(reason) => format!("`{name}` does not resolve: {reason}; it will be asked for again"),
-            News::Recover => format!("`{name}` resolves now"),
-            News::Overflow => format!("`{name}` has more addresses than there is room for; some will be refused"),
-        });
-        news.map(Effect::Tell).into_iter().collect()
-    }
-
-    fn tick(&mut self, now: Now) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        // Ticks come many times a second, and whole seconds are all that names know.
-        if self.ticked_at != Some(now.seconds()) {
-            self.ticked_at = Some(now.seconds());
-            self.stale |= self.cache.expire(now.seconds());
-            effects.extend(self.cache.due(now.seconds()).into_iter().map(Effect::Resolve));
-        }
-        if self.stale && self.in_force.is_some() && self.on_its_way.is_none() {
-            self.stale = false;
-            effects.extend(self.change(now));
-        }
-        effects
-    }
-
-    /// The way from what is in force to what is known now.
-    fn change(&mut self, now: Now) -> Option<Effect> {
-        let known = self.known(now);
-        let in_force = self.in_force.as_ref()?;
-        let update = compile::compile(&self.policy, &known)
-            .and_then(|compiled| compile::diff(in_force, compiled, now.map_seconds()));
-        match update {
-            Ok(update) if update.changes.steps.is_empty() => None,
-            Ok(update) => {
-                let changes = update.changes.clone();
-                self.on_its_way = Some(update);
-                Some(Effect::Apply(changes))
-            }
-            Err(error) => Some(Effect::Tell(format!("new addresses are not allowed: {error}"))),
-        }
-    }
-
-    fn applied(&mut self, taken: usize, outcome: Result<(), String>) -> Vec<Effect> {
-        let Some(Update { mut changes, policy }) = self.on_its_way.take() else { return Vec::new() };
-        match outcome {
-            Ok(()) => {
-                self.in_force = Some(policy);
-                Vec::new()
-            }
-            // What the kernel has now is the start of the next change, which has what failed in it again.
-            Err(reason) => {
-                changes.steps.truncate(taken);
-                if let Some(in_force) = &mut self.in_force {
-                    changes.apply(in_force);
-                }
-                vec![Effect::Tell(format!("new addresses are not allowed: {reason}"))]
-            }
-        }
-    }
-
-    fn known(&mut self, now: Now) -> Known {
-        let mut known = Known { addresses: self.cache.tell(), name_servers: self.name_servers.clone() };
-        known.forget_expired(now.map_seconds());
-        known
     }
 
     fn names_of(&self, address: IpAddr) -> String {
-        let names: Vec<_> = self.cache.names_of(address).map(DomainName::as_str).collect();
+        let names: Vec<_> = self.exchange.addresses().names_of(address).map(DomainName::as_str).collect();
         names.join(",")
     }
 }
 
 /// The names of the policy that stand for themselves.
-fn exact_names(policy: &Policy) -> BTreeSet<DomainName> {
+pub fn exact_names(policy: &Policy) -> BTreeSet<DomainName> {
     let names = policy.allow.iter().filter_map(|rule| match &rule.destination {
         Destination::Domain(DomainPattern::Exact(name)) => Some(name.clone()),
         Destination::Domain(DomainPattern::Below(_)) | Destination::Network(_) => None,

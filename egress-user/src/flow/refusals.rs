@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use egress_common::{Reason, Verdict, event::Hook};
 
-use super::observation::Observation;
+use super::{lookup::Lookup, observation::Observation};
+use crate::policy::RecordType;
 
-/// Groups of refusals. An attacker can make new ones at will; those beyond it are only counted.
+/// Groups of refusals of flows, and as many of questions. An attacker can make new ones at will; those beyond it are only
+/// counted.
 const GROUPS_MAX: usize = 10_000;
 
 /// What was refused, to whom and why.
@@ -27,10 +29,26 @@ pub struct Refusal {
     pub verdict: Verdict,
 }
 
+/// Which question about a name was refused, to whom and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RefusedName {
+    /// The name as it was asked for, in printable characters.
+    pub name: String,
+    /// The type that was asked for.
+    pub kind: RecordType,
+    /// Why, in one word.
+    pub reason: &'static str,
+    /// The process's command name.
+    pub command: String,
+    /// Whether it was let through all the same, as audit mode does.
+    pub verdict: Verdict,
+}
+
 /// Groups of refusals with how many are in each.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals {
     groups: BTreeMap<Refusal, (u64, String)>,
+    names: BTreeMap<RefusedName, u64>,
     other: u64,
 }
 
@@ -49,6 +67,27 @@ impl Refusals {
         }
     }
 
+    /// Takes a refused question.
+    pub fn observe_lookup(&mut self, lookup: &Lookup) {
+        let refused = RefusedName {
+            name: lookup.name.clone(),
+            kind: lookup.kind,
+            reason: lookup.reason,
+            command: lookup.asker.command.clone(),
+            verdict: lookup.verdict,
+        };
+        if self.names.len() >= GROUPS_MAX && !self.names.contains_key(&refused) {
+            self.other += 1;
+            return;
+        }
+        *self.names.entry(refused).or_default() += 1;
+    }
+
+    /// Every group of refused questions with its count.
+    pub fn names(&self) -> impl Iterator<Item = (&RefusedName, u64)> {
+        self.names.iter().map(|(refused, count)| (refused, *count))
+    }
+
     /// Every group with its count and the names of its far end.
     pub fn groups(&self) -> impl Iterator<Item = (&Refusal, u64, &str)> {
         self.groups.iter().map(|(refusal, (count, names))| (refusal, *count, names.as_str()))
@@ -61,7 +100,8 @@ impl Refusals {
 
     /// All refusals.
     pub fn count(&self) -> u64 {
-        self.groups.values().map(|(count, _)| count).sum::<u64>().saturating_add(self.other)
+        let counts = self.groups.values().map(|(count, _)| count).chain(self.names.values());
+        counts.sum::<u64>().saturating_add(self.other)
     }
 }
 

@@ -11,6 +11,7 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
     sys::{
+        resource::{Resource, getrlimit, rlim_t, setrlimit},
         socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getsockname},
         stat::{SFlag, fstat, major},
         statfs::{BPF_FS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs},
@@ -20,6 +21,32 @@ use nix::{
 /// Major numbers of devices that are safe to hand on (`Documentation/admin-guide/devices.txt`): memory devices such as
 /// `/dev/null`, terminals and their kin. Others can send, as `/dev/net/tun` does.
 const SAFE_MAJORS: [u64; 11] = [1, 4, 5, 136, 137, 138, 139, 140, 141, 142, 143];
+
+/// Files that this process may have open: ten sockets for each network namespace, connections for questions about names,
+/// and a few sockets for each question to name servers. The usual limit of 1024 is made for programs without them.
+const FILES: rlim_t = 8192;
+
+/// How many files a process may have open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FileLimit {
+    soft: rlim_t,
+    hard: rlim_t,
+}
+
+impl FileLimit {
+    /// Raises the limit as far as needed and allowed, and gives the one that was there, which the command gets.
+    pub(super) fn raise() -> anyhow::Result<Self> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
+        let wanted = soft.max(FILES.min(hard));
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).context("raise the limit of open files")?;
+        Ok(Self { soft, hard })
+    }
+
+    /// Makes it the limit of this process.
+    pub(super) fn restore(self) -> nix::Result<()> {
+        setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard)
+    }
+}
 
 /// What an open file is, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,32 +4,33 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     io::{IsTerminal as _, Write as _},
-    net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
 
 use anyhow::{Context as _, anyhow};
 use clap::builder::FalseyValueParser;
-use nix::unistd::Uid;
+use nix::{sys::signal::SigSet, unistd::Uid};
 
 use self::{
+    descriptors::FileLimit,
     identity::{Identity, Wish},
     lookups::Lookups,
-    report::Style,
+    namespaces::Namespaces,
     session::Session,
     signals::Held,
     sinks::{EventsFile, RefusalsFile},
     spawn::{NotStarted, Start},
     supervise::{Governed, Supervisor, Unresolved},
+    table::Style,
 };
-use super::{Failure, OK, USAGE};
+use super::{Failure, OK, USAGE, name_servers, say};
 use crate::{
     cgroup,
-    dns::resolver::{self, DNS_PORT, Resolver},
-    engine::{Engine, Recording},
+    dns::{proxy::Proxy, upstream::Upstream},
+    engine::{self, Engine, Recording},
     flow::record::rfc3339,
     kernel::{self, preflight::Check},
-    policy::{self, Destination, DomainPattern, Policy},
+    policy::{self, NameServer, Policy},
     runs::{self, State},
 };
 
@@ -37,6 +38,7 @@ mod clock;
 mod descriptors;
 mod identity;
 mod lookups;
+mod namespaces;
 mod readable;
 mod report;
 mod session;
@@ -44,6 +46,7 @@ mod signals;
 mod sinks;
 mod spawn;
 mod supervise;
+mod table;
 
 /// Exit code of a failure of our own, wrong usage included, as env(1) has it: 2 is the command's.
 pub const OWN_FAILURE: u8 = 125;
@@ -73,9 +76,10 @@ pub struct Args {
     /// Print the policy as a file, and run nothing
     #[arg(long)]
     print_policy: bool,
-    /// Ask this name server, and let the command ask it, instead of those in /etc/resolv.conf; may be repeated
-    #[arg(long, value_name = "ADDR[:PORT]", env = "EGRESS_RESOLVER", value_delimiter = ',', value_parser = name_server)]
-    resolver: Vec<SocketAddr>,
+    /// Ask this name server instead of those of the policy and in /etc/resolv.conf, such as `192.0.2.53` or
+    /// `tls://9.9.9.9#dns.quad9.net`; may be repeated
+    #[arg(long, value_name = "SERVER", env = "EGRESS_RESOLVER", value_delimiter = ',', value_parser = NameServer::parse)]
+    resolver: Vec<NameServer>,
     /// Write every event to this file, one JSON object per line
     #[arg(long, value_name = "FILE", env = "EGRESS_EVENTS")]
     events: Option<PathBuf>,
@@ -97,16 +101,16 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     if args.print_policy {
         return print_policy(&policy);
     }
-    refuse_wildcards(&policy).map_err(own)?;
     descriptors::seal().map_err(own)?;
+    let files = FileLimit::raise().map_err(own)?;
     preflight().map_err(own)?;
     let held = Held::hold().map_err(own)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("start the runtime").map_err(own)?.block_on(govern(&args, policy, &held))
+    runtime.context("start the runtime").map_err(own)?.block_on(govern(&args, policy, &held, files))
 }
 
 /// Everything between the policy and the exit code.
-async fn govern(args: &Args, policy: Policy, held: &Held) -> Result<u8, Failure> {
+async fn govern(args: &Args, policy: Policy, held: &Held, files: FileLimit) -> Result<u8, Failure> {
     let own = |error| Failure::new(OWN_FAILURE, error);
     let identity = identity(args).map_err(own)?;
     let mut supervisor = supervisor(args, policy, held).map_err(own)?;
@@ -119,7 +123,8 @@ async fn govern(args: &Args, policy: Policy, held: &Held) -> Result<u8, Failure>
         Err(Unresolved::Failed(error)) => return Err(own(error)),
     }
     let mut session = prepare(args, identity.as_ref(), &mut supervisor).map_err(own)?;
-    let ending = supervised(args, identity, held, &mut supervisor, &mut session).await;
+    let start = Inherited { identity, signals: held.original, files };
+    let ending = supervised(args, start, &mut supervisor, &mut session).await;
     let ended = session.end();
     let code = ending?;
     ended.map_err(own)?;
@@ -148,11 +153,17 @@ fn prepare(args: &Args, identity: Option<&Identity>, supervisor: &mut Supervisor
     Ok(session)
 }
 
+/// What the command gets that this process does not have itself.
+struct Inherited {
+    identity: Option<Identity>,
+    signals: SigSet,
+    files: FileLimit,
+}
+
 /// Starts the command and stays until it and everything it started has ended.
 async fn supervised(
     args: &Args,
-    identity: Option<Identity>,
-    held: &Held,
+    inherited: Inherited,
     supervisor: &mut Supervisor,
     session: &mut Session,
 ) -> Result<u8, Failure> {
@@ -160,16 +171,19 @@ async fn supervised(
     let directory = session.directory().to_path_buf();
     let refusals_file = RefusalsFile::create(&directory).map_err(own)?;
     let events = session.governor().and_then(kernel::Governor::events).map_err(own)?;
+    let namespaces = Namespaces::begin(&mut supervisor.proxy, session).map_err(own)?;
+    let Inherited { identity, signals, files } = inherited;
     let start = Start {
         command: &args.command,
         door: session.cgroup().and_then(cgroup::Cgroup::door).map_err(own)?,
         read_only: &directory,
         refusals: refusals_file.path(),
         identity,
-        signals: held.original,
+        signals,
+        files,
     };
     let mut child = spawn::start(start).map_err(|error| not_started(error, &args.command))?;
-    let mut governed = Governed { session, events, refusals_file };
+    let mut governed = Governed { session, events, refusals_file, namespaces };
     let ending = supervisor.stand_by(&mut governed, &mut child).await;
     let stopped = governed.session.stop();
     supervisor.drain(&mut governed).map_err(own)?;
@@ -183,17 +197,13 @@ async fn supervised(
 }
 
 fn supervisor(args: &Args, policy: Policy, held: &Held) -> anyhow::Result<Supervisor> {
-    let mut name_servers: BTreeSet<SocketAddr> = args.resolver.iter().copied().collect();
-    if name_servers.is_empty() {
-        match resolver::system_name_servers() {
-            Ok(found) => name_servers = found,
-            Err(error) => say(&format!("no name server is known, so only /etc/hosts is asked for names: {error:#}")),
-        }
-    }
+    let upstream = Upstream::new(&name_servers::choose(&args.resolver, &policy))?;
     let recording = if args.events.is_some() { Recording::Events } else { Recording::Refusals };
     Ok(Supervisor {
-        lookups: Lookups::new(Resolver::new(&name_servers)?),
-        engine: Engine::new(policy, name_servers, recording),
+        lookups: Lookups::new(upstream, engine::exact_names(&policy)),
+        proxy: Proxy::default(),
+        // The command asks whomever it likes, and the kernel leads it to the proxy.
+        engine: Engine::new(policy, BTreeSet::new(), recording),
         signals: held.watch()?,
         events_file: args.events.as_deref().map(EventsFile::create).transpose()?,
         says: say,
@@ -236,25 +246,6 @@ fn not_started(error: NotStarted, command: &[OsString]) -> Failure {
     }
 }
 
-/// Until there is a DNS proxy, nobody knows which names below a wildcard the command will ask for.
-fn refuse_wildcards(policy: &Policy) -> anyhow::Result<()> {
-    let wildcards: Vec<String> = policy
-        .allow
-        .iter()
-        .filter_map(|rule| match &rule.destination {
-            Destination::Domain(pattern @ DomainPattern::Below(_)) => Some(format!("`{pattern}`")),
-            Destination::Domain(DomainPattern::Exact(_)) | Destination::Network(_) => None,
-        })
-        .collect();
-    if wildcards.is_empty() {
-        return Ok(());
-    }
-    Err(anyhow!(
-        "wildcard domains need the DNS proxy, which `egress run` does not have yet: {}; list the names instead",
-        wildcards.join(", ")
-    ))
-}
-
 fn read_policy(args: &Args) -> Result<Policy, Failure> {
     let has_rules = !args.allow.is_empty() || !args.block_port.is_empty();
     let file = args.policy.clone().or_else(|| {
@@ -278,18 +269,6 @@ fn print_policy(policy: &Policy) -> Result<u8, Failure> {
     Ok(OK)
 }
 
-/// Reads `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`.
-fn name_server(text: &str) -> Result<SocketAddr, String> {
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok();
-    match (text.parse::<IpAddr>().ok().or_else(bracketed), text.parse::<SocketAddr>()) {
-        (Some(address), _) => Ok(SocketAddr::new(address, DNS_PORT)),
-        (None, Ok(address)) if address.port() != 0 => Ok(address),
-        (None, Ok(_) | Err(_)) => {
-            Err("expected an address such as `192.0.2.53`, `192.0.2.53:5353` or `[2001:db8::53]:5353`".to_owned())
-        }
-    }
-}
-
 fn style() -> Style {
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal();
     if colour { Style::Colour } else { Style::Plain }
@@ -300,10 +279,3 @@ fn print_summary(text: &str) {
     let written = std::io::stderr().write_all(text.as_bytes());
     drop(written);
 }
-
-fn say(text: &str) {
-    print_summary(&format!("egress: {text}\n"));
-}
-
-#[cfg(test)]
-mod tests;

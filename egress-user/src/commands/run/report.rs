@@ -4,22 +4,18 @@ use std::collections::BTreeMap;
 
 use egress_common::{Reason, Verdict, event::Hook};
 
+use super::table::{Style, Table};
 use crate::{
+    dns::proxy::Unanswered,
     engine::Engine,
-    flow::{Destination, Refusal, Total, Traffic, advice::spell_destination, observation::protocol_name},
+    flow::{
+        Destination, Refusal, Refusals, RefusedName, Total, Traffic, advice::spell_destination,
+        observation::protocol_name,
+    },
 };
 
 /// Rows of each table: about two screens. The rest is added up in one line; `--events` has all of it.
 const ROWS_MAX: usize = 40;
-
-/// How the summary looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Style {
-    /// For a terminal.
-    Colour,
-    /// For everything else, and for `NO_COLOR`.
-    Plain,
-}
 
 /// What was lost on the way to the records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,13 +26,14 @@ pub(super) struct Losses {
     pub(super) unreadable: u64,
     /// Addresses of names for which there was no room.
     pub(super) addresses: u64,
+    /// Questions about names that were not answered.
+    pub(super) questions: Unanswered,
 }
 
 /// The summary of a run.
 pub(super) fn summary(engine: &Engine, losses: Losses, style: Style) -> String {
     let policy = engine.policy().name.as_str();
     let totals: Vec<_> = engine.flows().totals().collect();
-    let refusals: Vec<_> = engine.refusals().groups().collect();
     let mut text = format!(
         "egress: policy `{policy}`: {}, {}\n",
         counted(totals.len(), "destination", "destinations"),
@@ -47,7 +44,7 @@ pub(super) fn summary(engine: &Engine, losses: Losses, style: Style) -> String {
         if is_name_server { "(name server)".to_owned() } else { total.names.replace(',', ", ") }
     };
     text.push_str(&destinations(totals, engine.flows().other(), name, style));
-    text.push_str(&refused(refusals, engine.refusals().other(), style));
+    text.push_str(&refused(refused_rows(engine.refusals()), engine.refusals().other(), style));
     text.push_str(&lost(losses));
     text
 }
@@ -85,15 +82,26 @@ fn destinations(
     table.render(style, "32")
 }
 
-fn refused(groups: Vec<(&Refusal, u64, &str)>, other: u64, style: Style) -> String {
-    if groups.is_empty() {
-        return String::new();
-    }
+/// What was refused, its name, the reason and the process, with how often.
+fn refused_rows(refusals: &Refusals) -> BTreeMap<[String; 4], u64> {
     // In audit mode the call and then the packet are refused, which is one thing to whoever reads this.
     let mut rows: BTreeMap<[String; 4], u64> = BTreeMap::new();
-    for (refusal, count, names) in groups {
-        let row = [spell_refused(refusal), names.replace(',', ", "), reason(refusal), refusal.command.clone()];
+    for (refusal, count, names) in refusals.groups() {
+        let reason = reason(refusal.reason.name(), refusal.verdict);
+        let row = [spell_refused(refusal), names.replace(',', ", "), reason, refusal.command.clone()];
         *rows.entry(row).or_default() += count;
+    }
+    for (refused, count) in refusals.names() {
+        let RefusedName { name, kind, reason: why, command, verdict } = refused;
+        let row = [format!("name {name} ({kind})"), String::new(), reason(why, *verdict), command.clone()];
+        *rows.entry(row).or_default() += count;
+    }
+    rows
+}
+
+fn refused(rows: BTreeMap<[String; 4], u64>, other: u64, style: Style) -> String {
+    if rows.is_empty() {
+        return String::new();
     }
     let mut rows: Vec<_> = rows.into_iter().collect();
     // Stable, so rows with the same count stay sorted by what was refused.
@@ -110,11 +118,14 @@ fn refused(groups: Vec<(&Refusal, u64, &str)>, other: u64, style: Style) -> Stri
 }
 
 fn lost(losses: Losses) -> String {
-    let Losses { events, unreadable, addresses } = losses;
+    let Losses { events, unreadable, addresses, questions: Unanswered { unattributed, crowded, late } } = losses;
     let lines = [
         (events, "events did not fit into the ring buffer; what live flows carried is counted all the same"),
         (unreadable, "events of the kernel half made no sense"),
         (addresses, "addresses of names were not allowed, because there was no room for more"),
+        (unattributed, "questions about names came from sockets that are closed or not governed, and got no answer"),
+        (crowded, "questions about names or connections for them were dropped, because there were too many at once"),
+        (late, "answers to questions about names came too late for whoever had asked"),
     ];
     let lines = lines.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("  {count} {what}\n"));
     lines.collect::<Vec<_>>().concat()
@@ -149,10 +160,10 @@ fn spell_refused(refusal: &Refusal) -> String {
     }
 }
 
-fn reason(refusal: &Refusal) -> String {
-    match refusal.verdict {
-        Verdict::Deny => refusal.reason.name().to_owned(),
-        Verdict::Allow => format!("{} (only audited)", refusal.reason.name()),
+fn reason(name: &str, verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Deny => name.to_owned(),
+        Verdict::Allow => format!("{name} (only audited)"),
     }
 }
 
@@ -181,40 +192,6 @@ fn bytes(count: u64) -> String {
     }
 }
 
-/// Columns of text.
-struct Table<const COLUMNS: usize> {
-    rows: Vec<[String; COLUMNS]>,
-}
-
-impl<const COLUMNS: usize> Table<COLUMNS> {
-    fn new(header: [&str; COLUMNS]) -> Self {
-        Self { rows: vec![header.map(str::to_owned)] }
-    }
-
-    fn row(&mut self, row: [String; COLUMNS]) {
-        self.rows.push(row);
-    }
-
-    /// The rows, the first of them the header, which has the colour.
-    fn render(&self, style: Style, colour: &str) -> String {
-        let mut widths = [0; COLUMNS];
-        for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        let lines = self.rows.iter().enumerate().map(|(index, row)| {
-            let cells = widths.iter().zip(row).filter(|(width, _)| **width > 0);
-            let line = cells.map(|(width, cell)| format!("  {cell:width$}")).collect::<Vec<_>>().concat();
-            match (style, index) {
-                (Style::Colour, 0) => format!("\x1b[1;{colour}m{}\x1b[0m\n", line.trim_end()),
-                (Style::Colour | Style::Plain, _) => format!("{}\n", line.trim_end()),
-            }
-        });
-        lines.collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -228,9 +205,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        dns::cache::Answer,
+        dns::{
+            question::{Ticket, Transport},
+            testing::{address, answered, asked, asker, query},
+        },
         engine::{Input, Now, Recording},
-        policy::{self, DomainName},
+        policy::{self, RecordType},
     };
 
     #[test]
@@ -283,7 +263,8 @@ mod tests {
                 ..event([0, 0, 0, 0], 0, "\u{1b}[2J")
             },
         );
-        let losses = Losses { events: 7, unreadable: 0, addresses: 2 };
+        let questions = Unanswered { unattributed: 0, crowded: 3, late: 0 };
+        let losses = Losses { events: 7, unreadable: 0, addresses: 2, questions };
         insta::assert_snapshot!(summary(&engine, losses, Style::Plain), @r"
         egress: policy `command-line`: 2 destinations, 6 refusals
           destination            name             flows  sent                received
@@ -338,6 +319,21 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_question_is_a_row_with_its_name_and_type() {
+        let mut engine = engine();
+        for kind in [RecordType::A, RecordType::A, RecordType::AAAA] {
+            let message = query(1, "Evil.example", kind);
+            engine.handle(Input::Question(Ticket(1), &asker(1), Transport::Udp, &message), NOW);
+        }
+        insta::assert_snapshot!(summary(&engine, Losses::default(), Style::Plain), @r"
+        egress: policy `command-line`: 0 destinations, 3 refusals
+          refused                   name  reason   count  process
+          name Evil.example (A)           no_rule  2      curl
+          name Evil.example (AAAA)        no_rule  1      curl
+        ");
+    }
+
+    #[test]
     fn bytes_are_shown_in_the_greatest_unit_that_fits() {
         for (count, expected) in [
             (0, "0 B"),
@@ -361,9 +357,9 @@ mod tests {
             BTreeSet::from(["9.9.9.9:53".parse().unwrap()]),
             Recording::Refusals,
         );
-        let addresses = vec![("93.184.216.34".parse().unwrap(), 60)];
-        let name = DomainName::parse("api.example.com").unwrap();
-        engine.handle(Input::Answer(&name, &Answer { addresses, failure: None }), NOW);
+        engine.handle(Input::Tick, NOW);
+        let outcome = answered(vec![address("api.example.com", 60, "93.184.216.34")]);
+        engine.handle(Input::Answered(&asked("api.example.com", RecordType::A), &outcome), NOW);
         engine
     }
 

@@ -3,10 +3,15 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use egress_common::Protocol;
 
 use crate::{
     cgroup::Cgroup,
     compile::CompiledPolicy,
+    dns::{
+        proxy::Source,
+        question::{Asker, Transport},
+    },
     kernel::{self, Governor, POLICY_SLOT, RUN_WORKLOAD, Sizes},
     probe::Probe,
     runs::{Run, State},
@@ -51,6 +56,20 @@ impl Session {
 
     pub(super) fn governor(&mut self) -> anyhow::Result<&mut Governor> {
         self.governor.as_mut().context("the run has no programs")
+    }
+
+    /// Who of those that are governed sent what came from there. Nobody, too, when the kernel cannot say.
+    pub(super) fn asker(&self, source: &Source) -> Option<Asker> {
+        let Source { namespace, transport, client, local_port } = *source;
+        let protocol = match transport {
+            Transport::Udp => Protocol::Udp,
+            Transport::Tcp => Protocol::Tcp,
+        };
+        let asker = self.governor.as_ref()?.asker(namespace, protocol, client, local_port);
+        asker.unwrap_or_else(|error| {
+            tracing::warn!(%error, "ask the kernel whose question about a name it is");
+            None
+        })
     }
 
     /// Kills everything in the cgroup.

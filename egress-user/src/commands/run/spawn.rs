@@ -29,7 +29,7 @@ use nix::{
 };
 use tokio::process::Child;
 
-use super::identity::Identity;
+use super::{descriptors::FileLimit, identity::Identity};
 
 /// Sockets of services that resolve names for whoever asks: those of nscd, systemd-resolved and Avahi. The C library asks
 /// DNS when nobody listens there, so what they would have answered comes from the policy's name servers.
@@ -55,6 +55,8 @@ pub(super) struct Start<'a> {
     pub(super) identity: Option<Identity>,
     /// The signals that were held back when this process began.
     pub(super) signals: SigSet,
+    /// How many files it may have open.
+    pub(super) files: FileLimit,
 }
 
 /// Why the command did not start.
@@ -84,10 +86,11 @@ enum Step {
     DieWithParent,
     ParentIsAlive,
     Signals,
+    Files,
 }
 
 impl Step {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Join,
         Self::OwnMounts,
         Self::NoPropagation,
@@ -100,6 +103,7 @@ impl Step {
         Self::DieWithParent,
         Self::ParentIsAlive,
         Self::Signals,
+        Self::Files,
     ];
 
     fn words(self) -> &'static str {
@@ -112,6 +116,7 @@ impl Step {
             Self::Groups | Self::Group | Self::User => "change to the user of the command",
             Self::DieWithParent | Self::ParentIsAlive => "tie the command's life to this process",
             Self::Signals => "restore the signal mask",
+            Self::Files => "restore the limit of open files",
         }
     }
 }
@@ -125,12 +130,13 @@ struct Preparation {
     identity: Option<Identity>,
     parent: Pid,
     signals: SigSet,
+    files: FileLimit,
 }
 
 /// Starts the command.
 #[expect(unsafe_code, reason = "the standard library lets code run between fork and exec only so")]
 pub(super) fn start(start: Start<'_>) -> Result<Child, NotStarted> {
-    let Start { command: words, door, read_only, refusals, identity, signals } = start;
+    let Start { command: words, door, read_only, refusals, identity, signals, files } = start;
     let (program, arguments) = words.split_first().context("no command was given").map_err(NotStarted::Prepare)?;
     let mut command = Command::new(program);
     command.args(arguments).env("EGRESS_REFUSALS", refusals);
@@ -146,6 +152,7 @@ pub(super) fn start(start: Start<'_>) -> Result<Child, NotStarted> {
         identity,
         parent: unistd::getpid(),
         signals,
+        files,
     };
     // SAFETY: `Preparation::run` makes system calls only: it takes no lock and no memory, as `signal-safety(7)` asks of
     // what runs between `fork` and `exec`.
@@ -213,6 +220,7 @@ impl Preparation {
             (Step::ParentIsAlive, _) if unistd::getppid() == self.parent => Ok(()),
             (Step::ParentIsAlive, _) => Err(Errno::ESRCH),
             (Step::Signals, _) => self.signals.thread_set_mask(),
+            (Step::Files, _) => self.files.restore(),
         }
     }
 }

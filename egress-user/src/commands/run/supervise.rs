@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
 
 use anyhow::Context as _;
-use egress_common::event::Event;
+use egress_common::{Reason, event::Event};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -13,6 +13,7 @@ use tokio::{process::Child, time::MissedTickBehavior};
 use super::{
     clock,
     lookups::Lookups,
+    namespaces::Namespaces,
     readable::Readable,
     report::Losses,
     session::Session,
@@ -20,6 +21,7 @@ use super::{
     sinks::{EventsFile, RefusalsFile},
 };
 use crate::{
+    dns::proxy::{Arrival as Question, Proxy},
     engine::{Effect, Engine, Input},
     kernel::{Events, POLICY_SLOT},
 };
@@ -34,6 +36,7 @@ const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) struct Supervisor {
     pub(super) engine: Engine,
     pub(super) lookups: Lookups,
+    pub(super) proxy: Proxy,
     pub(super) signals: Signals,
     pub(super) events_file: Option<EventsFile>,
     /// Whether warnings are shown on stderr.
@@ -54,6 +57,7 @@ pub(super) struct Governed<'a> {
     pub(super) session: &'a mut Session,
     pub(super) events: Events,
     pub(super) refusals_file: RefusalsFile,
+    pub(super) namespaces: Namespaces,
 }
 
 /// How the command ended.
@@ -91,9 +95,9 @@ impl Supervisor {
         tokio::pin!(deadline);
         while !self.lookups.is_idle() {
             tokio::select! {
-                (name, answer) = self.lookups.next() => {
+                (asked, outcome) = self.lookups.next() => {
                     let now = clock::now().map_err(Unresolved::Failed)?;
-                    let effects = self.engine.handle(Input::Answer(&name, &answer), now);
+                    let effects = self.engine.handle(Input::Answered(&asked, &outcome), now);
                     self.perform_before(effects);
                 }
                 arrival = self.signals.next() => {
@@ -133,8 +137,16 @@ impl Supervisor {
                 _ = tick.tick() => {
                     self.drain(governed)?;
                     self.handle(Input::Tick, governed)?;
+                    self.proxy.forget_late();
+                    for news in governed.namespaces.tick(&mut self.proxy, governed.session) {
+                        (self.says)(&news);
+                    }
                 }
-                (name, answer) = self.lookups.next() => self.handle(Input::Answer(&name, &answer), governed)?,
+                (asked, outcome) = self.lookups.next() => self.handle(Input::Answered(&asked, &outcome), governed)?,
+                question = self.proxy.next(|source| governed.session.asker(source)) => {
+                    let Question { ticket, asker, transport, message } = question;
+                    self.handle(Input::Question(ticket, &asker, transport, &message), governed)?;
+                }
             }
         }
     }
@@ -149,6 +161,11 @@ impl Supervisor {
             }
         });
         for event in &told {
+            if event.reason == Reason::NoResolver.wire() {
+                for news in governed.namespaces.look_closely(event.pid, &mut self.proxy, governed.session) {
+                    (self.says)(&news);
+                }
+            }
             self.handle(Input::Event(event), governed)?;
         }
         if let Some(Err(error)) = self.events_file.as_mut().map(EventsFile::flush) {
@@ -163,6 +180,7 @@ impl Supervisor {
             events: governed.session.governor()?.lost_events()?,
             unreadable: self.engine.unreadable_events(),
             addresses: self.engine.addresses_not_added(),
+            questions: self.proxy.unanswered(),
         })
     }
 
@@ -170,7 +188,8 @@ impl Supervisor {
         let mut effects = VecDeque::from(self.engine.handle(input, clock::now()?));
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::Resolve(name) => self.lookups.ask(name),
+                Effect::Ask(asked) => self.lookups.ask(asked),
+                Effect::Reply(ticket, reply) => self.proxy.reply(ticket, reply.as_deref()),
                 Effect::Apply(changes) => {
                     let (taken, outcome) = governed.session.governor()?.apply(POLICY_SLOT, &changes);
                     let outcome = outcome.map_err(|error| format!("{error:#}"));
@@ -192,9 +211,9 @@ impl Supervisor {
     fn perform_before(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Resolve(name) => self.lookups.ask(name),
+                Effect::Ask(asked) => self.lookups.ask(asked),
                 Effect::Tell(text) => (self.says)(&text),
-                Effect::Apply(_) | Effect::Record(_) | Effect::Refuse(_) => {}
+                Effect::Apply(_) | Effect::Reply(_, _) | Effect::Record(_) | Effect::Refuse(_) => {}
             }
         }
     }

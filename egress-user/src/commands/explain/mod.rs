@@ -5,15 +5,23 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use egress_common::{Protocol, Reason, Verdict};
 
-use super::Failure;
-use crate::policy::{Destination, Explanation, Known, Mode, Place, Policy, PortItem, PortRange, Target};
+use super::{Failure, name_servers};
+use crate::policy::{Destination, Explanation, Known, Mode, NameServer, Place, Policy, PortItem, PortRange, Target};
 
-/// Say whether a destination is allowed, by which rule, and what to add if it is not.
+mod resolution;
+
+/// Say whether a destination is allowed, by which rule, what it resolves to, and what to add if it is not allowed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Policy file.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Do not ask name servers what the name resolves to.
+    #[arg(long)]
+    no_resolve: bool,
+    /// Ask this name server instead of those of the policy and in /etc/resolv.conf; may be repeated.
+    #[arg(long, value_name = "SERVER", env = "EGRESS_RESOLVER", value_delimiter = ',', value_parser = NameServer::parse)]
+    resolver: Vec<NameServer>,
     /// A name or an address, with a port or without one: `api.example.com:443`, `10.0.0.1:5432/tcp`, `[2001:db8::1]:53/udp`.
     #[arg(value_name = "DESTINATION")]
     destination: String,
@@ -21,7 +29,7 @@ pub struct Args {
 
 /// Runs the command and returns its exit code.
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let Args { policy, destination } = args;
+    let Args { policy, no_resolve, resolver, destination } = args;
     let Some(path) = policy else {
         let error = anyhow!("`--policy` is missing; expected `egress explain --policy FILE {destination}`");
         return Err(Failure::new(super::USAGE, error));
@@ -29,10 +37,16 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let (target, port) = Target::parse(&destination).map_err(|message| Failure::new(super::USAGE, anyhow!(message)))?;
     let policy = super::policy::load(&path)?;
     let answer = Answer { policy: &policy, file: path.display().to_string(), target };
-    let lines = match port {
+    let mut lines = match port {
         Some(item) => answer.about(item),
         None => answer.about_every_port(),
     };
+    if let Target::Name(name) = &answer.target
+        && !no_resolve
+    {
+        let resolution = resolution::lines(&policy, name, &name_servers::choose(&resolver, &policy));
+        lines.extend(resolution.unwrap_or_else(|error| vec![format!("{name} cannot be resolved: {error:#}")]));
+    }
     super::policy::print(&(lines.join("\n") + "\n"))
 }
 

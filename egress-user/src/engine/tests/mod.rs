@@ -1,23 +1,32 @@
 //! Scenarios: inputs with times, and the effects that must come of them.
 
-use egress_common::{Protocol, Verdict};
+mod limits;
+mod questions;
+mod talk;
+
+use egress_common::{Protocol, Reason, Verdict};
 
 use super::*;
-use crate::{flow::observation::tests::refusal, policy::Flow};
+use crate::{
+    dns::testing::{address, answered, asked},
+    flow::observation::tests::refusal,
+    policy::{Flow, RecordType},
+};
 
 #[test]
 fn every_exact_name_is_asked_for_at_the_first_tick_and_wildcards_are_not() {
     let mut engine = engine(&["b.example", "a.example:443", "*.c.example", "10.0.0.0/8"]);
     let effects = engine.handle(Input::Tick, at(1000));
-    assert_eq!(effects, [Effect::Resolve(name("a.example")), Effect::Resolve(name("b.example"))]);
-    assert_eq!(engine.handle(Input::Tick, at(2000)), [], "questions are on their way");
+    let both = |name| [RecordType::A, RecordType::AAAA].map(|kind| Effect::Ask(asked(name, kind)));
+    assert_eq!(effects, [both("a.example"), both("b.example")].concat());
+    assert_eq!(engine.handle(Input::Tick, at(1001)), [], "questions are on their way");
 }
 
 #[test]
 fn an_address_is_allowed_until_its_grace_has_ended_and_then_taken_out_of_the_maps() {
     let mut engine = engine(&["a.example:443"]);
     engine.handle(Input::Tick, at(1000));
-    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 10)), at(1000));
+    learn(&mut engine, "a.example", "5.9.0.1", 10, 1000);
     let mut kernel = engine.begin(at(1000)).unwrap().clone();
     assert_eq!(verdict(&kernel, "5.9.0.1", 1000), (Verdict::Allow, Reason::Rule));
     for second in 1001..1310 {
@@ -32,64 +41,49 @@ fn an_address_is_allowed_until_its_grace_has_ended_and_then_taken_out_of_the_map
 fn a_name_that_turns_over_to_another_address_has_no_gap() {
     let mut engine = engine(&["a.example:443"]);
     engine.handle(Input::Tick, at(1000));
-    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 10)), at(1000));
+    learn(&mut engine, "a.example", "5.9.0.1", 10, 1000);
     let mut kernel = engine.begin(at(1000)).unwrap().clone();
     let effects = turn(&mut engine, &mut kernel, 1010);
-    assert_eq!(effects, [Effect::Resolve(name("a.example"))]);
-    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.2", 10)), at(1010));
-    turn(&mut engine, &mut kernel, 1010);
+    assert_eq!(effects, [Effect::Ask(asked("a.example", RecordType::A))]);
+    let effects = learn(&mut engine, "a.example", "5.9.0.2", 10, 1010);
+    make(&mut engine, &mut kernel, &effects, 1010);
     for address in ["5.9.0.1", "5.9.0.2"] {
         assert_eq!(verdict(&kernel, address, 1010), (Verdict::Allow, Reason::Rule), "{address}");
     }
 }
 
 #[test]
-fn a_refusal_of_an_unknown_address_asks_for_names_before_their_time() {
-    let mut engine = engine(&["a.example:443"]);
-    engine.handle(Input::Tick, at(1000));
-    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 600)), at(1000));
-    assert_eq!(engine.handle(Input::Tick, at(1005)), []);
-    engine.handle(Input::Event(&Event { reason: Reason::BlockedPort.wire(), ..refusal("curl") }), at(1005));
-    assert_eq!(engine.handle(Input::Tick, at(1005)), [], "no answer would change this");
-    engine.handle(Input::Event(&refusal("curl")), at(1005));
-    assert_eq!(engine.handle(Input::Tick, at(1005)), [Effect::Resolve(name("a.example"))]);
-}
-
-#[test]
 fn the_kernel_forgets_addresses_by_itself_when_nobody_ticks() {
     let mut engine = engine(&["a.example:443"]);
     engine.handle(Input::Tick, at(1000));
-    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 10)), at(1000));
+    learn(&mut engine, "a.example", "5.9.0.1", 10, 1000);
     let kernel = engine.begin(at(1000)).unwrap();
     assert_eq!(verdict(kernel, "5.9.0.1", 1369), (Verdict::Allow, Reason::Rule));
     assert_eq!(verdict(kernel, "5.9.0.1", 1370), (Verdict::Deny, Reason::Expired));
 }
 
 #[test]
-fn changes_that_failed_are_in_the_next_ones_again() {
-    let mut engine = engine(&["a.example:443", "b.example:443"]);
+fn changes_that_failed_are_made_again_a_second_later_and_told_of_once() {
+    let mut engine = engine(&["a.example:443"]);
     engine.handle(Input::Tick, at(1000));
     let mut kernel = engine.begin(at(1000)).unwrap().clone();
-    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 60)), at(1000));
-    assert!(matches!(engine.handle(Input::Tick, at(1000))[..], [Effect::Apply(_)]));
+    assert!(matches!(learn(&mut engine, "a.example", "5.9.0.1", 60, 1000)[..], [Effect::Apply(_)]));
     let told = engine.handle(Input::Applied(0, Err("the map is full".to_owned())), at(1000));
     assert_eq!(told, [Effect::Tell("new addresses are not allowed: the map is full".to_owned())]);
-    assert_eq!(engine.handle(Input::Tick, at(1001)), [], "nothing new");
-    engine.handle(Input::Answer(&name("b.example"), &answer("5.9.0.2", 60)), at(1002));
+    assert_eq!(engine.handle(Input::Tick, at(1000)), [], "not in the same second");
+    assert!(matches!(engine.handle(Input::Tick, at(1001))[..], [Effect::Apply(_)]));
+    assert_eq!(engine.handle(Input::Applied(0, Err("the map is full".to_owned())), at(1001)), []);
     turn(&mut engine, &mut kernel, 1002);
-    for address in ["5.9.0.1", "5.9.0.2"] {
-        assert_eq!(verdict(&kernel, address, 1002), (Verdict::Allow, Reason::Rule), "{address}");
-    }
+    assert_eq!(verdict(&kernel, "5.9.0.1", 1002), (Verdict::Allow, Reason::Rule));
 }
 
 #[test]
 fn what_a_failed_change_left_in_the_kernel_is_removed_when_its_time_is_over() {
-    let mut engine = engine(&["a.example:443", "b.example:443"]);
+    let mut engine = engine(&["a.example:443"]);
     engine.handle(Input::Tick, at(1000));
     let mut kernel = engine.begin(at(1000)).unwrap().clone();
-    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 10)), at(1000));
-    engine.handle(Input::Answer(&name("b.example"), &answer("5.9.0.2", 10)), at(1000));
-    let effects = engine.handle(Input::Tick, at(1000));
+    let two = answered(vec![address("a.example", 10, "5.9.0.1"), address("a.example", 10, "5.9.0.2")]);
+    let effects = engine.handle(Input::Answered(&asked("a.example", RecordType::A), &two), at(1000));
     let [Effect::Apply(changes)] = &effects[..] else { panic!("{effects:?}") };
     changes.steps[0].apply(&mut kernel);
     assert!(verdict(&kernel, "5.9.0.1", 1000).0 == Verdict::Allow, "{changes:?}");
@@ -103,31 +97,34 @@ fn no_second_change_is_made_while_one_is_on_its_way() {
     let mut engine = engine(&["a.example", "b.example"]);
     engine.handle(Input::Tick, at(1000));
     engine.begin(at(1000)).unwrap();
-    engine.handle(Input::Answer(&name("a.example"), &answer("5.9.0.1", 60)), at(1000));
-    assert!(matches!(engine.handle(Input::Tick, at(1000))[..], [Effect::Apply(_)]));
-    engine.handle(Input::Answer(&name("b.example"), &answer("5.9.0.2", 60)), at(1000));
-    assert_eq!(engine.handle(Input::Tick, at(1000)), []);
-    engine.handle(Input::Applied(1, Ok(())), at(1000));
-    assert!(matches!(engine.handle(Input::Tick, at(1000))[..], [Effect::Apply(_)]));
+    assert!(matches!(learn(&mut engine, "a.example", "5.9.0.1", 60, 1000)[..], [Effect::Apply(_)]));
+    assert_eq!(learn(&mut engine, "b.example", "5.9.0.2", 60, 1000), []);
+    assert!(matches!(engine.handle(Input::Applied(1, Ok(())), at(1000))[..], [Effect::Apply(_)]));
 }
 
 #[test]
 fn an_answer_into_a_private_network_opens_nothing() {
     let mut engine = engine(&["a.example"]);
     engine.handle(Input::Tick, at(1000));
-    for address in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254"] {
-        engine.handle(Input::Answer(&name("a.example"), &answer(address, 60)), at(1000));
-        let kernel = engine.begin(at(1000)).unwrap();
-        assert_eq!(verdict(kernel, address, 1000).0, Verdict::Deny, "{address}");
+    let private = ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254"];
+    for kind in [RecordType::A, RecordType::AAAA] {
+        let outcome = answered(private.map(|ip| address("a.example", 60, ip)).to_vec());
+        engine.handle(Input::Answered(&asked("a.example", kind), &outcome), at(1000));
+    }
+    let kernel = engine.begin(at(1000)).unwrap();
+    for ip in private {
+        assert_eq!(verdict(kernel, ip, 1000).0, Verdict::Deny, "{ip}");
     }
 }
 
 #[test]
 fn a_refusal_is_a_line_with_its_name_and_the_time_of_the_kernel() {
     let mut engine = engine(&["a.example:80"]);
-    engine.handle(Input::Answer(&name("a.example"), &answer("192.0.2.1", 60)), at(6));
+    engine.handle(Input::Tick, at(6));
+    learn(&mut engine, "a.example", "5.9.0.1", 60, 6);
     engine.name_cgroup("/x".to_owned());
-    let effects = engine.handle(Input::Event(&refusal("curl")), at(6));
+    let refused = Event { remote: egress_common::Address::from_v4([5, 9, 0, 1]), ..refusal("curl") };
+    let effects = engine.handle(Input::Event(&refused), at(6));
     let [Effect::Refuse(line), Effect::Record(record)] = &effects[..] else {
         panic!("a line for each file: {effects:?}");
     };
@@ -158,27 +155,33 @@ fn engine(allow: &[&str]) -> Engine {
 /// One tick, its changes made.
 fn turn(engine: &mut Engine, kernel: &mut CompiledPolicy, second: u64) -> Vec<Effect> {
     let effects = engine.handle(Input::Tick, at(second));
-    for effect in &effects {
+    make(engine, kernel, &effects, second);
+    effects
+}
+
+/// Makes the changes, and says what follows.
+fn make(engine: &mut Engine, kernel: &mut CompiledPolicy, effects: &[Effect], second: u64) -> Vec<Effect> {
+    let mut following = Vec::new();
+    for effect in effects {
         if let Effect::Apply(changes) = effect {
             changes.apply(kernel);
-            assert_eq!(engine.handle(Input::Applied(changes.steps.len(), Ok(())), at(second)), []);
+            following.extend(engine.handle(Input::Applied(changes.steps.len(), Ok(())), at(second)));
         }
     }
-    effects
+    following
+}
+
+/// The name servers answer the question about a name with one address.
+fn learn(engine: &mut Engine, name: &str, ip: &str, ttl: u32, second: u64) -> Vec<Effect> {
+    let kind = if ip.contains(':') { RecordType::AAAA } else { RecordType::A };
+    let outcome = answered(vec![address(name, ttl, ip)]);
+    engine.handle(Input::Answered(&asked(name, kind), &outcome), at(second))
 }
 
 fn at(second: u64) -> Now {
     let boot: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
     let wall = boot + SignedDuration::from_secs(i64::try_from(second).unwrap());
     Now { boot_nanoseconds: second * 1_000_000_000, wall }
-}
-
-fn name(text: &str) -> DomainName {
-    DomainName::parse(text).unwrap()
-}
-
-fn answer(address: &str, ttl: u32) -> Answer {
-    Answer { addresses: vec![(address.parse().unwrap(), ttl)], failure: None }
 }
 
 fn verdict(kernel: &CompiledPolicy, address: &str, second: u64) -> (Verdict, Reason) {
