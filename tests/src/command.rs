@@ -85,9 +85,7 @@ impl Spec {
             .stdout(Stdio::from(stdout.try_clone().context("share a file")?))
             .stderr(Stdio::from(stderr.try_clone().context("share a file")?))
             .spawn()
-            .with_context(|| {
-                format!("start {:?} (the tests need the packages that `egress_tests` lists)", self.words)
-            })?;
+            .with_context(|| format!("start {:?} (`cargo xtask setup` installs what the tests need)", self.words))?;
         Ok(Running { words: self.words, child, stdout, stderr, time_max: self.time_max })
     }
 

@@ -5,20 +5,20 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::OnceLock,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::{
     command::{Finished, Running, Spec},
     machine::Machine,
     probe::{self, Report},
+    record::{self, Event, Question, Record},
 };
 
 /// How long one build of the binary may take on a busy machine.
@@ -143,9 +143,14 @@ pub struct Governed {
 }
 
 impl Governed {
-    /// What it has recorded so far.
+    /// What it has recorded so far about flows.
     pub fn events(&self) -> Result<Vec<Event>> {
-        read_events(self.directory.path())
+        Ok(records(self.directory.path())?.into_iter().filter_map(Record::flow).collect())
+    }
+
+    /// What it has recorded so far about questions for names.
+    pub fn questions(&self) -> Result<Vec<Question>> {
+        Ok(records(self.directory.path())?.into_iter().filter_map(Record::question).collect())
     }
 
     /// Waits for its end.
@@ -165,13 +170,23 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The records of `--events`.
+    /// The records of `--events` about flows.
     pub fn events(&self) -> Result<&[Event]> {
         if let Some(events) = self.events.get() {
             return Ok(events);
         }
-        let events = read_events(self.directory.path())?;
+        let events = records(self.directory.path())?.into_iter().filter_map(Record::flow).collect();
         Ok(self.events.get_or_init(|| events))
+    }
+
+    /// The records of `--events` about questions for names.
+    pub fn questions(&self) -> Result<Vec<Question>> {
+        Ok(records(self.directory.path())?.into_iter().filter_map(Record::question).collect())
+    }
+
+    /// The alerts among the records of `--events`.
+    pub fn alerts(&self) -> Result<Vec<serde_json::Value>> {
+        Ok(records(self.directory.path())?.into_iter().filter_map(Record::alert).collect())
     }
 
     /// The refusals on record, each with the address it names and its reason.
@@ -204,63 +219,8 @@ impl Outcome {
     }
 }
 
-/// One line of `--events`.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Event {
-    /// RFC 3339.
-    pub time: String,
-    /// `refusal`, `flow_start`, `flow_report` or `flow_end`.
-    pub kind: String,
-    /// The workload's cgroup.
-    pub cgroup: String,
-    /// Process.
-    pub pid: u32,
-    /// Its command name.
-    pub command: String,
-    /// `tcp`, `udp` or `icmp`.
-    pub protocol: String,
-    /// This end, where the hook knew it.
-    pub local_address: Option<IpAddr>,
-    /// See [`Self::local_address`].
-    pub local_port: Option<u16>,
-    /// The far end, where there is one.
-    pub remote_address: Option<IpAddr>,
-    /// See [`Self::remote_address`].
-    pub remote_port: Option<u16>,
-    /// Who opened the flow: `outbound` or `inbound`.
-    pub direction: String,
-    /// The names whose address the far end is, with commas between them.
-    pub domain: Option<String>,
-    /// `allow` or `deny`.
-    pub verdict: String,
-    /// Why.
-    pub reason: String,
-    /// Which hook saw it.
-    pub hook: String,
-    /// Bytes out.
-    pub tx_bytes: u64,
-    /// Bytes in.
-    pub rx_bytes: u64,
-    /// Packets out.
-    pub tx_packets: u64,
-    /// Packets in.
-    pub rx_packets: u64,
-}
-
-impl Event {
-    /// The far end, where there is one.
-    pub fn remote(&self) -> Option<SocketAddr> {
-        Some(SocketAddr::new(self.remote_address?, self.remote_port?))
-    }
-}
-
-fn read_events(directory: &Path) -> Result<Vec<Event>> {
+fn records(directory: &Path) -> Result<Vec<Record>> {
     let path = directory.join("events.jsonl");
     let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
-    // A line without its end is one that is being written.
-    let complete = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or_default());
-    complete
-        .lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("read the event `{line}`")))
-        .collect()
+    record::read(&text)
 }

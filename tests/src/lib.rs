@@ -7,18 +7,20 @@
 //! The namespaces have no way out: a packet that no server takes is dropped. The addresses that look public belong to
 //! the test alone.
 //!
-//! Debian packages that the tests need: `iproute2`, `curl`, `openssl`, `nginx-light`, `dnsmasq-base`, `iputils-ping`,
-//! `procps`, `util-linux`. They need root.
+//! The tests need root and the programs that `cargo xtask setup` installs.
 
 pub mod cgroup;
+pub mod clients;
 pub mod command;
 pub mod deadline;
 pub mod egress;
 pub mod frame;
 pub mod machine;
+pub mod names;
 pub mod netns;
 pub mod network;
 pub mod policy;
 pub mod probe;
+pub mod record;
 pub mod servers;
 pub mod wire;

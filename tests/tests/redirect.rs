@@ -21,6 +21,7 @@ use egress_user::{
     policy::{self, Known},
 };
 use nix::errno::Errno;
+use socket2::{Domain, Socket, Type};
 
 const PORTS: [u16; 4] = [4001, 4002, 4003, 4004];
 
@@ -120,6 +121,27 @@ fn questions_fail_at_once_when_the_proxy_is_dead_and_another_program_has_its_por
     run(&network, &format!("ask {server} hello"))?.expect_refusal("sendto", Errno::EPERM)?;
     run(&network, &format!("ask-tcp {server} hello"))?.expect_refusal("connect", Errno::EPERM)?;
     ensure!(governor.refusals(Reason::NoResolver)? == 2);
+    Ok(())
+}
+
+#[test]
+fn a_connected_socket_is_cut_off_when_its_datagrams_would_reach_another_program() -> Result<()> {
+    let network = Network::new()?;
+    let stage = Stage::new(&network)?;
+    let action = format!("keep-udp 20 {}", SocketAddr::new(public_v4(1), 53));
+    let running = network.client.command(probe::program()?).arg(&action).start()?;
+    until("some exchanges", SOON, || Ok((stage.reflector.arrivals().len() > 5).then_some(())))?;
+    // The last to share a port gets what comes there.
+    let other = network.client.network.enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, PORTS[0])).into())?;
+        Ok(UdpSocket::from(socket))
+    })?;
+    let finished = running.finish()?;
+    report(&finished.stdout)?.expect_refusal("send", Errno::EPERM)?;
+    other.set_nonblocking(true)?;
+    ensure!(other.recv(&mut [0; 64]).is_err(), "another program got a question");
     Ok(())
 }
 

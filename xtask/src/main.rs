@@ -1,6 +1,7 @@
 //! Development tasks. `cargo xtask --help` lists them.
 #![expect(clippy::print_stderr, reason = "the tasks speak to the person who calls them")]
 
+mod bench;
 mod build;
 mod check;
 mod command;
@@ -35,6 +36,9 @@ enum Task {
     Test(test::Args),
     /// Show `egress run` on real traffic between network namespaces of this machine
     Demo,
+    /// Measure, beside others and on this machine
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// What has to pass before a change goes in: `check`, then `test`
     Ci,
 }
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Task::Check => check::run(),
         Task::Test(args) => test::run(&args),
         Task::Demo => demo::run(),
+        Task::Bench(bench) => bench::run(&bench),
         Task::Ci => check::run().and_then(|()| test::run(&test::Args::default())),
     };
     match outcome {

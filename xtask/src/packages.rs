@@ -11,17 +11,28 @@ use crate::{
 };
 
 /// Programs that kernel tests and the demo call, each with the Debian package that has it.
-pub(crate) const PROGRAMS: [(&str, &str); 9] = [
+pub(crate) const PROGRAMS: [(&str, &str); 17] = [
+    ("busybox", "busybox-static"),
     ("curl", "curl"),
+    ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
+    ("go", "golang-go"),
+    ("host", "bind9-host"),
     ("ip", "iproute2"),
+    ("musl-gcc", "musl-tools"),
     ("nginx", "nginx-light"),
+    ("node", "nodejs"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("ping", "iputils-ping"),
     ("ps", "procps"),
+    ("python3", "python3"),
     ("setpriv", "util-linux"),
+    ("unbound", "unbound"),
 ];
+
+/// Services that these packages start, each with its package. The tests start their own, in their own namespaces.
+const SERVICES: [(&str, &str); 2] = [("nginx", "nginx-light"), ("unbound", "unbound")];
 
 /// Debian's own compiler with a `core` for the kernel's virtual machine. The compiler in the package `rustc` is older and
 /// its `core` for other targets is a different package; these two are what Debian builds its browsers with.
@@ -37,6 +48,13 @@ pub(crate) fn of_missing_programs() -> Vec<&'static str> {
     let missing = PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none());
     let packages: BTreeSet<&str> = missing.map(|(_, package)| *package).collect();
     packages.into_iter().collect()
+}
+
+/// The services that these packages start.
+fn services_of(packages: &[impl AsRef<str>]) -> Vec<&'static str> {
+    let started =
+        SERVICES.iter().filter(|(_, package)| packages.iter().any(|installed| installed.as_ref() == *package));
+    started.map(|(service, _)| *service).collect()
 }
 
 /// A new machine often installs its updates on its own at first, and holds apt's lock meanwhile. Seconds.
@@ -71,10 +89,9 @@ impl Apt {
         command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
         command.args(["install", "-y", "--no-install-recommends", "--no-remove", LOCK_WAIT]);
         run(command.args(packages.iter().map(AsRef::as_ref)))?;
-        // The package starts a web server. The tests start their own, in their own namespaces.
-        let has_nginx = packages.iter().any(|package| package.as_ref().starts_with("nginx"));
-        if has_nginx && Path::new("/run/systemd/system").exists() {
-            run(self.command("systemctl")?.args(["disable", "--now", "nginx"]))?;
+        let started = services_of(packages);
+        if !started.is_empty() && Path::new("/run/systemd/system").exists() {
+            run(self.command("systemctl")?.args(["disable", "--now"]).args(started))?;
         }
         Ok(())
     }
@@ -124,6 +141,14 @@ mod tests {
         ] {
             assert_eq!(candidate(policy), expected, "{policy:?}");
         }
+    }
+
+    #[test]
+    fn a_service_that_a_package_starts_is_stopped_and_others_are_left_alone() {
+        assert_eq!(services_of(&["curl", "unbound"]), ["unbound"]);
+        assert_eq!(services_of(&["curl", "unbound-host"]), Vec::<&str>::new());
+        let packages = PROGRAMS.map(|(_, package)| package);
+        assert!(SERVICES.iter().all(|(_, package)| packages.contains(package)));
     }
 
     #[test]

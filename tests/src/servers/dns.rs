@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     str::FromStr as _,
+    thread,
     time::Duration,
 };
 
@@ -25,6 +26,8 @@ use crate::netns::Namespace;
 const CHAIN_MAX: usize = 16;
 /// Seconds for which a missing name stays missing.
 const NEGATIVE_TTL: u32 = 1;
+/// How long a connection may say nothing.
+pub(super) const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// A name server over UDP and TCP. A name without an answer does not exist.
 #[derive(Debug)]
@@ -65,7 +68,10 @@ impl Dns {
             Ok(())
         })?;
         let tcp = Service::start(bind(world, Type::STREAM, address)?, move |socket| {
-            serve_connection(TcpStream::from(socket.accept()?.0), &tcp_zone)
+            let (connection, zone) = (TcpStream::from(socket.accept()?.0), tcp_zone.clone());
+            // Ends with its connection, or when that is idle.
+            thread::spawn(move || drop(serve_connection(connection, &zone)));
+            Ok(())
         })?;
         Ok(Self { zone, _services: [udp, tcp] })
     }
@@ -98,33 +104,36 @@ impl Dns {
     }
 }
 
-fn parse(name: &str) -> Result<Name> {
+pub(super) fn parse(name: &str) -> Result<Name> {
     let mut name = Name::from_str(name).with_context(|| format!("read the name `{name}`"))?.to_lowercase();
     name.set_fqdn(true);
     Ok(name)
 }
 
-#[derive(Clone, Copy)]
-enum Size {
+/// How a reply goes, and so how long it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
     Datagram,
     Stream,
 }
 
-fn serve_connection(mut connection: TcpStream, zone: &Shared<Zone>) -> io::Result<()> {
-    connection.set_read_timeout(Some(Duration::from_secs(1)))?;
-    loop {
-        let mut length = [0; 2];
-        connection.read_exact(&mut length)?;
-        let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
-        connection.read_exact(&mut question)?;
-        let reply = reply(&mut zone.lock(), &question, Size::Stream).map_err(io::Error::other)?;
-        let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
-        connection.write_all(&[&length.to_be_bytes(), reply.as_slice()].concat())?;
-    }
+/// One message of a connection, without its length.
+pub(super) fn read_framed(connection: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; 2];
+    connection.read_exact(&mut length)?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+    connection.read_exact(&mut message)?;
+    Ok(message)
 }
 
-fn reply(zone: &mut Zone, question: &[u8], size: Size) -> Result<Vec<u8>> {
-    let question = Message::from_vec(question).context("read a question")?;
+/// Sends one message on a connection.
+pub(super) fn write_framed(connection: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+    connection.write_all(&[&length.to_be_bytes(), message].concat())
+}
+
+/// The reply to a question, with nothing in it yet.
+pub(super) fn reply_to(question: &Message) -> Message {
     let mut reply = Message::response(question.metadata.id, question.metadata.op_code);
     reply.metadata = Metadata::response_from_request(&question.metadata);
     reply.metadata.authoritative = true;
@@ -133,9 +142,11 @@ fn reply(zone: &mut Zone, question: &[u8], size: Size) -> Result<Vec<u8>> {
     if let Some(edns) = question.edns.clone() {
         reply.set_edns(edns);
     }
-    for query in &question.queries {
-        answer(zone, query, &mut reply)?;
-    }
+    reply
+}
+
+/// The reply as bytes, cut short where a datagram cannot carry it.
+pub(super) fn write(reply: &Message, question: &Message, size: Size) -> Result<Vec<u8>> {
     let bytes = reply.to_vec().context("write a reply")?;
     match size {
         Size::Datagram if bytes.len() > usize::from(question.max_payload()) => {
@@ -143,6 +154,31 @@ fn reply(zone: &mut Zone, question: &[u8], size: Size) -> Result<Vec<u8>> {
         }
         Size::Datagram | Size::Stream => Ok(bytes),
     }
+}
+
+/// What says for how long there is nothing.
+pub(super) fn start_of_authority() -> Result<Record> {
+    let host = parse("ns.example.com")?;
+    let start = SOA::new(host.clone(), host, 1, 60, 60, 60, NEGATIVE_TTL);
+    Ok(Record::from_rdata(Name::root(), NEGATIVE_TTL, RData::SOA(start)))
+}
+
+fn serve_connection(mut connection: TcpStream, zone: &Shared<Zone>) -> io::Result<()> {
+    connection.set_read_timeout(Some(CONNECTION_IDLE_MAX))?;
+    loop {
+        let question = read_framed(&mut connection)?;
+        let reply = reply(&mut zone.lock(), &question, Size::Stream).map_err(io::Error::other)?;
+        write_framed(&mut connection, &reply)?;
+    }
+}
+
+fn reply(zone: &mut Zone, question: &[u8], size: Size) -> Result<Vec<u8>> {
+    let question = Message::from_vec(question).context("read a question")?;
+    let mut reply = reply_to(&question);
+    for query in &question.queries {
+        answer(zone, query, &mut reply)?;
+    }
+    write(&reply, &question, size)
 }
 
 fn answer(zone: &mut Zone, query: &Query, reply: &mut Message) -> Result<()> {
@@ -180,9 +216,7 @@ fn answer(zone: &mut Zone, query: &Query, reply: &mut Message) -> Result<()> {
         }
     }
     if !reply.answers.iter().any(|record| record.record_type() == query.query_type) {
-        let host = parse("ns.example.com")?;
-        let start = SOA::new(host.clone(), host, 1, 60, 60, 60, NEGATIVE_TTL);
-        reply.add_authority(Record::from_rdata(Name::root(), NEGATIVE_TTL, RData::SOA(start)));
+        reply.add_authority(start_of_authority()?);
     }
     Ok(())
 }

@@ -21,6 +21,16 @@ pub struct Dnsmasq {
 impl Dnsmasq {
     /// Answers for these names, and for nothing else.
     pub fn start(world: &Namespace, address: IpAddr, names: &[(&str, IpAddr)]) -> Result<Self> {
+        Self::with(world, address, names.iter().map(|(name, address)| format!("--host-record={name},{address}")))
+    }
+
+    /// Asks another server, and keeps what it answered.
+    pub fn forward(world: &Namespace, address: IpAddr, upstream: SocketAddr) -> Result<Self> {
+        let server = format!("--server={}#{}", upstream.ip(), upstream.port());
+        Self::with(world, address, [server, "--cache-size=1000".to_owned()])
+    }
+
+    fn with(world: &Namespace, address: IpAddr, more: impl IntoIterator<Item = String>) -> Result<Self> {
         let directory = TempDir::with_prefix("egress-dnsmasq-").context("make a directory for dnsmasq")?;
         let process = Spec::new("nsenter")
             .arg(format!("--net={}", world.path().display()))
@@ -29,7 +39,7 @@ impl Dnsmasq {
             .args(["--bind-interfaces", "--local-ttl=2"])
             .arg(format!("--listen-address={address}"))
             .arg(format!("--pid-file={}", directory.path().join("pid").display()))
-            .args(names.iter().map(|(name, address)| format!("--host-record={name},{address}")))
+            .args(more)
             .start()?;
         until("dnsmasq listens", SOON, || {
             Ok(world.enter(|| TcpStream::connect(SocketAddr::new(address, 53))).ok().map(drop))

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
+use super::certificate::Certificate;
 use crate::{
     command::{Running, Spec},
     deadline::{SOON, until},
@@ -20,23 +21,24 @@ use crate::{
 #[derive(Debug)]
 pub struct Https {
     process: Running,
-    directory: TempDir,
+    certificate: Certificate,
+    _directory: TempDir,
 }
 
 impl Https {
     /// A server for these names on these addresses.
     pub fn start(world: &Namespace, names: &[&str], addresses: &[SocketAddr]) -> Result<Self> {
         let directory = TempDir::with_prefix("egress-https-").context("make a directory for nginx")?;
-        make_certificate(directory.path(), names)?;
+        let certificate = Certificate::for_names(names)?;
         let configuration = directory.path().join("nginx.conf");
-        fs::write(&configuration, configure(directory.path(), addresses))
+        fs::write(&configuration, configure(directory.path(), &certificate, addresses))
             .with_context(|| format!("write `{}`", configuration.display()))?;
         let process = Spec::new("nsenter")
             .arg(format!("--net={}", world.path().display()))
             .args(["--", "setpriv", "--pdeathsig", "KILL", "--", "nginx", "-e", "stderr", "-c"])
             .arg(&configuration)
             .start()?;
-        let https = Self { process, directory };
+        let https = Self { process, certificate, _directory: directory };
         for address in addresses {
             until(&format!("nginx listens on {address}"), SOON, || {
                 Ok(world.enter(|| TcpStream::connect(address)).ok().map(drop))
@@ -48,29 +50,16 @@ impl Https {
 
     /// A `curl` that trusts this server, gives up soon and says why.
     pub fn curl(&self, arguments: &[&str]) -> Vec<OsString> {
-        let certificate = self.directory.path().join("certificate.pem").into_os_string();
+        let certificate = self.certificate.path().into_os_string();
         let curl = ["curl", "--silent", "--show-error", "--max-time", "10", "--cacert"].map(OsString::from);
         curl.into_iter().chain([certificate]).chain(arguments.iter().map(OsString::from)).collect()
     }
 }
 
-fn make_certificate(directory: &Path, names: &[&str]) -> Result<()> {
-    let names: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
-    Spec::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=egress tests", "-addext"])
-        .arg(format!("subjectAltName={}", names.join(",")))
-        .arg("-keyout")
-        .arg(directory.join("key.pem"))
-        .arg("-out")
-        .arg(directory.join("certificate.pem"))
-        .finish()?
-        .expect_success()
-        .context("make a certificate")
-}
-
-fn configure(directory: &Path, addresses: &[SocketAddr]) -> String {
+fn configure(directory: &Path, certificate: &Certificate, addresses: &[SocketAddr]) -> String {
     let directory = directory.display();
+    let (key, certificate) = (certificate.key(), certificate.path());
+    let (key, certificate) = (key.display(), certificate.display());
     let listen: Vec<String> = addresses.iter().map(|address| format!("    listen {address} ssl;\n")).collect();
     let listen = listen.concat();
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -84,8 +73,8 @@ error_log stderr;
 events {{ worker_connections 512; }}
 http {{
   access_log off;
-{paths}  ssl_certificate {directory}/certificate.pem;
-  ssl_certificate_key {directory}/key.pem;
+{paths}  ssl_certificate {certificate};
+  ssl_certificate_key {key};
   server {{
 {listen}    location / {{ return 200 \"$server_addr\\n\"; }}
     location /large {{ return 200 \"{}\\n\"; }}

@@ -16,11 +16,16 @@ use std::net::{Shutdown, SocketAddr};
 
 use crate::netns::Namespace;
 
+mod certificate;
 pub mod dns;
 pub mod dnsmasq;
 pub mod echo;
 pub mod https;
+pub mod listener;
+pub mod misbehaving;
 pub mod reflector;
+mod reply;
+pub mod unbound;
 
 /// A thread that serves one socket.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! `cargo xtask demo`: `egress run` on real traffic that needs no internet.
 //!
 //! A client machine and a world of name servers and HTTPS servers, all in network namespaces without a way out; a policy;
-//! `curl` under `egress run`; and a table of what was allowed, what was refused, why, and how soon `curl` could know.
+//! `curl` under `egress run`; a table of what was allowed, what was refused, why, and how soon `curl` could know; and what
+//! `dig` is told about a name that is refused.
 
 mod table;
 
@@ -20,22 +21,24 @@ use egress_tests::{
     servers::{dns::Dns, https::Https},
 };
 
-use crate::table::{Attempt, Row};
+use crate::table::{Attempt, Row, To};
 
 /// How long the whole run may take.
 const TIME_MAX: Duration = Duration::from_secs(15);
 
-const POLICY: &str = "\
-version: 1
+const POLICY: &str = r#"version: 1
 name: demo
-description: An agent that may use one API, its CDN and the build machines
+description: An agent that may use one API, any host of a CDN and the build machines
 allow:
   - api.example.com:443
-  - cdn.example.net:443
+  - "*.cdn.example.net:443"
   - network: 10.77.1.0/24
     ports: [8000-8100/tcp]
 blocked_ports: [22, 3389]
-";
+"#;
+
+/// A name that no rule of the policy allows.
+const REFUSED: &str = "paste.example.org";
 
 fn main() -> ExitCode {
     match demo() {
@@ -51,15 +54,16 @@ fn demo() -> Result<()> {
     let network = Network::new()?;
     let dns = Dns::start(&network.world, DNS_V4)?;
     dns.answer("api.example.com", 60, &[public_v4(1), public_v6(1)])?;
-    dns.alias("cdn.example.net", 60, "edge.example.org")?;
+    dns.alias("img7.cdn.example.net", 60, "edge.example.org")?;
     dns.answer("edge.example.org", 60, &[public_v4(2)])?;
-    dns.answer("paste.example.org", 60, &[public_v4(5), public_v6(5)])?;
-    dns.answer("rebind.example.org", 60, &[private_v4(9)])?;
+    dns.answer("cdn.example.net", 60, &[public_v4(2)])?;
+    dns.answer(REFUSED, 60, &[public_v4(5), public_v6(5)])?;
+    dns.answer("rebind.cdn.example.net", 60, &[private_v4(9)])?;
     let attempts = attempts();
-    let mut addresses: Vec<SocketAddr> = attempts.iter().map(|attempt| attempt.address).collect();
+    let mut addresses: Vec<SocketAddr> = attempts.iter().filter_map(Attempt::address).collect();
     addresses.sort();
     addresses.dedup();
-    let names = ["api.example.com", "cdn.example.net", "paste.example.org", "rebind.example.org"];
+    let names = ["api.example.com", "img7.cdn.example.net"];
     let https = Https::start(&network.world, &names, &addresses)?;
 
     let out = &mut io::stdout().lock();
@@ -74,9 +78,14 @@ fn demo() -> Result<()> {
     let outcome = visit(&network, &https, &attempts)?;
     let rows = rows(&attempts, &outcome)?;
     table::print(out, &rows)?;
-    for row in rows.iter().filter(|row| !row.attempt.allowed) {
-        wire.expect_nothing_to(row.attempt.address.ip())
-            .or_else(|error| if is_also_allowed(&attempts, row) { Ok(()) } else { Err(error) })?;
+    for address in attempts.iter().filter(|attempt| !attempt.allowed).filter_map(Attempt::address) {
+        // Packets are no sign where the host is reached on another port.
+        if !attempts.iter().any(|other| other.allowed && other.address().is_some_and(|to| to.ip() == address.ip())) {
+            wire.expect_nothing_to(address.ip())?;
+        }
+    }
+    for address in [public_v4(5), public_v6(5), private_v4(9)] {
+        wire.expect_nothing_to(address)?;
     }
     let refused: Vec<u64> = rows.iter().filter(|row| !row.attempt.allowed).map(|row| row.microseconds).collect();
     writeln!(
@@ -85,6 +94,9 @@ fn demo() -> Result<()> {
          the application 135 seconds.",
         refused.iter().max().context("nothing was refused")?
     )?;
+    let reason = outcome.finished.stdout.lines().find(|line| line.starts_with("; EDE"));
+    let reason = reason.context("`dig` was told no reason")?;
+    writeln!(out, "\n    $ egress run --policy demo.yaml -- dig {REFUSED}\n    {reason}")?;
     let wrong: Vec<&str> = rows.iter().filter(|row| !row.is_as_expected()).map(|row| row.attempt.url).collect();
     ensure!(wrong.is_empty(), "not as expected: {}", wrong.join(", "));
     Ok(())
@@ -92,27 +104,24 @@ fn demo() -> Result<()> {
 
 fn attempts() -> Vec<Attempt> {
     let attempt = |url, options, address, port, allowed| {
-        let address = SocketAddr::new(address, port);
-        Attempt { url, options, address, allowed }
+        let to = To::Address(SocketAddr::new(address, port));
+        Attempt { url, options, to, allowed }
     };
+    let unnamed = |url, name| Attempt { url, options: "--ipv4", to: To::Name(name), allowed: false };
     vec![
         attempt("https://api.example.com/", "--ipv4", public_v4(1), 443, true),
         attempt("https://api.example.com/", "--ipv6", public_v6(1), 443, true),
-        attempt("https://cdn.example.net/", "--ipv4", public_v4(2), 443, true),
+        attempt("https://img7.cdn.example.net/", "--ipv4", public_v4(2), 443, true),
         attempt("https://10.77.1.3:8080/", "--insecure", private_v4(3), 8080, true),
-        attempt("https://paste.example.org/", "--ipv4", public_v4(5), 443, false),
-        attempt("https://paste.example.org/", "--ipv6", public_v6(5), 443, false),
+        unnamed("https://paste.example.org/", REFUSED),
+        unnamed("https://cdn.example.net/", "cdn.example.net"),
+        unnamed("https://rebind.cdn.example.net/", "rebind.cdn.example.net"),
+        attempt("https://198.20.1.5/", "--insecure", public_v4(5), 443, false),
         attempt("https://api.example.com:22/", "--ipv4", public_v4(1), 22, false),
         attempt("https://api.example.com:8443/", "--ipv6", public_v6(1), 8443, false),
         attempt("https://10.77.1.3:443/", "--insecure", private_v4(3), 443, false),
-        attempt("https://rebind.example.org/", "--ipv4", private_v4(9), 443, false),
         attempt("https://169.254.169.254/", "--insecure", METADATA, 443, false),
     ]
-}
-
-/// Whether the host of a refused attempt is reached on another port, so that packets to it are no sign.
-fn is_also_allowed(attempts: &[Attempt], row: &Row<'_>) -> bool {
-    attempts.iter().any(|attempt| attempt.allowed && attempt.address.ip() == row.attempt.address.ip())
 }
 
 /// Runs `curl` for every attempt, and after it a bare `connect` whose time says how soon an application can know.
@@ -123,9 +132,14 @@ fn visit(network: &Network, https: &Https, attempts: &[Attempt]) -> Result<Outco
     let script: Vec<String> = attempts
         .iter()
         .map(|attempt| {
-            let Attempt { url, options, address, allowed: _ } = attempt;
-            format!("{} {options} {url} 2> /dev/null\n'{}' 'tcp {address}'\n", curl.join(" "), probe.display())
+            let Attempt { url, options, to, allowed: _ } = attempt;
+            let action = match to {
+                To::Address(address) => format!("tcp {address}"),
+                To::Name(name) => format!("resolve {name}"),
+            };
+            format!("{} {options} {url} 2> /dev/null\n'{}' '{action}'\n", curl.join(" "), probe.display())
         })
+        .chain([format!("dig {REFUSED}\n")])
         .collect();
     let run = Egress::under(&network.client, POLICY)?.option("--quiet").time_max(TIME_MAX);
     let outcome = run.run(["sh", "-c", &script.concat()])?;
@@ -135,7 +149,8 @@ fn visit(network: &Network, https: &Https, attempts: &[Attempt]) -> Result<Outco
 
 fn rows<'attempts>(attempts: &'attempts [Attempt], outcome: &Outcome) -> Result<Vec<Row<'attempts>>> {
     let lines: Vec<&str> = outcome.finished.stdout.lines().collect();
-    ensure!(lines.len() == 2 * attempts.len(), "unexpected output: {}", outcome.finished.stdout);
+    ensure!(lines.len() > 2 * attempts.len(), "unexpected output: {}", outcome.finished.stdout);
+    let questions = outcome.questions()?;
     attempts
         .iter()
         .zip(lines.chunks(2))
@@ -145,15 +160,25 @@ fn rows<'attempts>(attempts: &'attempts [Attempt], outcome: &Outcome) -> Result<
             let report = reports.first().context("no report")?;
             let curl: Vec<&str> = curl.split(' ').collect();
             let ["curl", code, http] = curl.as_slice() else { anyhow::bail!("`curl` said {curl:?}") };
-            let mut events = outcome.events()?.iter().filter(|event| event.remote() == Some(attempt.address));
-            let event = events.find(|event| ["refusal", "flow_start"].contains(&event.kind.as_str()));
+            let (verdict, reason) = match attempt.to {
+                To::Address(address) => {
+                    let mut events = outcome.events()?.iter().filter(|event| event.remote() == Some(address));
+                    let event = events.find(|event| ["refusal", "flow_start"].contains(&event.kind.as_str()));
+                    event.map(|event| (event.verdict.clone(), event.reason.clone()))
+                }
+                To::Name(name) => {
+                    let question = questions.iter().find(|question| question.name == name);
+                    question.map(|question| (question.verdict.clone(), question.reason.clone()))
+                }
+            }
+            .unwrap_or_default();
             Ok(Row {
                 attempt,
                 curl: if *code == "0" { format!("HTTP {http}") } else { format!("exit {code}") },
                 errno: report.errno,
                 microseconds: report.microseconds,
-                verdict: event.map_or_else(String::new, |event| event.verdict.clone()),
-                reason: event.map_or_else(String::new, |event| event.reason.clone()),
+                verdict,
+                reason,
             })
         })
         .collect()

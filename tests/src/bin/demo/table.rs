@@ -12,9 +12,28 @@ use nix::errno::Errno;
 pub(crate) struct Attempt {
     pub(crate) url: &'static str,
     pub(crate) options: &'static str,
-    pub(crate) address: SocketAddr,
+    pub(crate) to: To,
     /// What the policy says.
     pub(crate) allowed: bool,
+}
+
+/// What decides whether something can be fetched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum To {
+    /// The connection to this address.
+    Address(SocketAddr),
+    /// The question for this name, to which there is no answer.
+    Name(&'static str),
+}
+
+impl Attempt {
+    /// Where its server is, if it comes so far.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self.to {
+            To::Address(address) => Some(address),
+            To::Name(_) => None,
+        }
+    }
 }
 
 /// What came of it.
@@ -33,7 +52,12 @@ impl Row<'_> {
         if self.attempt.allowed {
             self.curl == "HTTP 200" && self.errno == 0 && self.verdict == "allow"
         } else {
-            self.curl == "exit 7" && self.errno == Errno::EPERM as i32 && self.verdict == "deny"
+            let is_refused = match self.attempt.to {
+                To::Address(_) => self.curl == "exit 7" && self.errno == Errno::EPERM as i32,
+                // What `curl` says of a name that does not resolve.
+                To::Name(_) => self.curl == "exit 6" && self.errno != 0,
+            };
+            is_refused && self.verdict == "deny"
         }
     }
 
@@ -42,7 +66,10 @@ impl Row<'_> {
         let host = self.attempt.url.trim_start_matches("https://").trim_end_matches('/');
         [
             host.to_owned(),
-            self.attempt.address.to_string(),
+            match self.attempt.to {
+                To::Address(address) => address.to_string(),
+                To::Name(_) => "(no answer)".to_owned(),
+            },
             verdict.to_owned(),
             self.reason.replace('_', " "),
             self.curl.clone(),
