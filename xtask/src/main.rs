@@ -5,6 +5,7 @@ mod build;
 mod check;
 mod command;
 mod demo;
+mod fuzz;
 mod packages;
 mod privilege;
 mod setup;
@@ -35,6 +36,8 @@ enum Task {
     Test(test::Args),
     /// Show `egress run` on real traffic between network namespaces of this machine
     Demo,
+    /// Look for input that the parsers cannot bear, with libFuzzer
+    Fuzz(fuzz::Args),
     /// What has to pass before a change goes in: `check`, then `test`
     Ci,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Check => check::run(),
         Task::Test(args) => test::run(&args),
         Task::Demo => demo::run(),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Ci => check::run().and_then(|()| test::run(&test::Args::default())),
     };
     match outcome {

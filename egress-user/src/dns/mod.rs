@@ -4,6 +4,8 @@
 pub mod admission;
 pub mod budget;
 pub mod cache;
+#[cfg(feature = "testing")]
+pub mod invariants;
 pub mod message;
 mod name;
 pub mod question;
