@@ -138,7 +138,7 @@ fn names_come_over_tls_only_from_a_server_with_the_right_certificate() -> Result
     let network = Network::new()?;
     network.client.ask(&[ASKED])?;
     let unbound = Unbound::over_tls(&network.world, DNS_V4, "dns.example.net", &[(API, public_v4(2))])?;
-    let trust = format!("SSL_CERT_FILE={}", unbound.certificate()?.display());
+    let trust = format!("SSL_CERT_FILE={}", unbound.authority()?.display());
     for (name, trusted, is_answered) in [
         ("dns.example.net", trust.as_str(), true),
         ("other.example.net", trust.as_str(), false),
