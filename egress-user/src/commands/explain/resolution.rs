@@ -40,7 +40,7 @@ fn describe(policy: &Policy, name: &DomainName, outcomes: Vec<(Asked, Outcome)>)
     let through = if aliases.is_empty() {
         String::new()
     } else {
-        format!(", through {}", aliases.into_iter().collect::<Vec<_>>().join(" and "))
+        format!(", through {},", aliases.into_iter().collect::<Vec<_>>().join(" and "))
     };
     let grace = policy.dns.grace_seconds;
     let addresses = found.iter().flat_map(|release| &release.addresses);

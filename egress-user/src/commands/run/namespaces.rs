@@ -23,6 +23,10 @@ const NAMESPACES_MAX: usize = 64;
 /// hundred microseconds.
 const LOOKS_PER_TICK: usize = 32;
 
+/// Namespaces that are entered in one tick. Each takes a thread and ten sockets, a millisecond or a few, in which no
+/// question is answered.
+const ENTERED_PER_TICK: usize = 4;
+
 /// Threads of one process that are looked at when its question found no listener. Hardly any process has threads in
 /// different namespaces, and those that have, few.
 const THREADS_MAX: usize = 64;
@@ -64,8 +68,16 @@ impl Namespaces {
             let pids = session.cgroup().and_then(crate::cgroup::Cgroup::pids);
             self.waiting = pids.unwrap_or_default().into();
         }
-        let some: Vec<u32> = self.waiting.drain(..LOOKS_PER_TICK.min(self.waiting.len())).collect();
-        some.into_iter().filter_map(|pid| self.look(&net(pid), proxy, session)).collect()
+        let known_max = self.known.len() + ENTERED_PER_TICK;
+        let mut news = Vec::new();
+        for _ in 0..LOOKS_PER_TICK {
+            if self.known.len() >= known_max {
+                break;
+            }
+            let Some(pid) = self.waiting.pop_front() else { break };
+            news.extend(self.look(&net(pid), proxy, session));
+        }
+        news
     }
 
     /// Looks at every thread of a process whose question found no listener.

@@ -277,6 +277,7 @@ mod tests {
           socket of protocol 255                       socket_kind       1      \u{1b}[2J
           7 events did not fit into the ring buffer; what live flows carried is counted all the same
           2 addresses of names were not allowed, because there was no room for more
+          3 questions about names or connections for them were dropped, because there were too many at once
         ");
     }
 

@@ -67,7 +67,8 @@ impl Addresses {
     /// No addresses yet.
     pub fn new(dns: &Dns) -> Self {
         Self {
-            grace_seconds: u64::from(dns.grace_seconds),
+            // Times are whole seconds, and the one that has begun does not count.
+            grace_seconds: u64::from(dns.grace_seconds) + 1,
             limits: dns.addresses,
             names: BTreeMap::new(),
             owners: BTreeMap::new(),

@@ -186,7 +186,12 @@ impl Exchange {
         self.ready = stay;
         let turns = leave.into_iter().flat_map(|Ready { client, release, since, origin }| {
             let age = u32::try_from(now.second.saturating_sub(since)).unwrap_or(u32::MAX);
-            client.answer(&release, age, origin)
+            // Whoever gets it later than this would use the addresses for longer than they are allowed.
+            if release.addresses.is_empty() || age <= release.ttl.saturating_add(1) {
+                client.answer(&release, age, origin)
+            } else {
+                client.turn_away("not_applied", "its addresses could not be allowed in time", origin)
+            }
         });
         turns.collect()
     }

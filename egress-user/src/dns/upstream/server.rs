@@ -187,6 +187,8 @@ fn given(query: &Query, result: Result<DnsResponse, NetError>) -> Result<Given, 
         }
         Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(format!("answered {code}")),
         Err(NetError::Timeout) => Err("timed out".to_owned()),
+        // What went wrong with a connection is lost in hickory.
+        Err(NetError::NoConnections) => Err("cannot be reached, or its certificate is not valid".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -1,29 +1,16 @@
+mod fake;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hickory_resolver::proto::{
-    op::{Message, OpCode, ResponseCode},
-    rr::rdata::{CNAME, SOA, TXT},
-};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, UdpSocket},
-};
+use hickory_resolver::proto::op::{Message, ResponseCode};
+use tokio::net::UdpSocket;
 
+use self::fake::{Fake, address, alias, authority, certificate, name, reply_to, text, with_address};
 use super::*;
 use crate::policy::DomainName;
 
 /// Time for everything that a test waits for.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// What a server does with a question: the messages that it sends, in this order.
-type Script = Arc<dyn Fn(&Message) -> Vec<Message> + Send + Sync>;
-
-/// A name server that stops when it is dropped.
-struct Fake {
-    address: SocketAddr,
-    _tasks: JoinSet<()>,
-}
 
 #[tokio::test]
 async fn the_whole_answer_section_is_passed_on_whatever_was_asked_for() {
@@ -272,83 +259,6 @@ async fn without_name_servers_only_the_hosts_file_is_asked() {
     assert!(loopback, "every machine has `localhost` in its hosts file");
 }
 
-impl Fake {
-    async fn udp(script: impl Fn(&Message) -> Vec<Message> + Send + Sync + 'static) -> Self {
-        let socket = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = socket.local_addr().unwrap();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(answer_datagrams(socket, Arc::new(script)));
-        Self { address, _tasks: tasks }
-    }
-
-    async fn udp_and_tcp(
-        datagrams: impl Fn(&Message) -> Vec<Message> + Send + Sync + 'static,
-        connections: impl Fn(&Message) -> Vec<Message> + Send + Sync + 'static,
-    ) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let socket = UdpSocket::bind(address).await.unwrap();
-        let connections: Script = Arc::new(connections);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(answer_datagrams(socket, Arc::new(datagrams)));
-        tasks.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                answer_stream(stream, &connections).await;
-            }
-        });
-        Self { address, _tasks: tasks }
-    }
-
-    async fn tls(script: impl Fn(&Message) -> Vec<Message> + Send + Sync + 'static) -> Self {
-        let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
-        let versions =
-            rustls::ServerConfig::builder_with_provider(Arc::new(hickory_resolver::net::tls::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap();
-        let config = versions.with_no_client_auth().with_single_cert(vec![certificate("server")], key).unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let script: Script = Arc::new(script);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    answer_stream(stream, &script).await;
-                }
-            }
-        });
-        Self { address, _tasks: tasks }
-    }
-
-    fn plain(&self) -> NameServer {
-        NameServer::Plain(self.address)
-    }
-}
-
-async fn answer_datagrams(socket: UdpSocket, script: Script) {
-    let mut buffer = [0; 2048];
-    while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
-        let query = Message::from_vec(&buffer[..length]).unwrap();
-        for message in script(&query) {
-            socket.send_to(&message.to_vec().unwrap(), client).await.unwrap();
-        }
-    }
-}
-
-async fn answer_stream(mut stream: impl AsyncRead + AsyncWrite + Unpin, script: &Script) {
-    while let Ok(length) = stream.read_u16().await {
-        let mut buffer = vec![0; usize::from(length)];
-        stream.read_exact(&mut buffer).await.unwrap();
-        for message in script(&Message::from_vec(&buffer).unwrap()) {
-            let message = message.to_vec().unwrap();
-            stream.write_u16(u16::try_from(message.len()).unwrap()).await.unwrap();
-            stream.write_all(&message).await.unwrap();
-            stream.flush().await.unwrap();
-        }
-    }
-}
-
 async fn ask(servers: &[NameServer], domain: &str, kind: RecordType) -> Result<Answer, String> {
     let upstream = Upstream::trusting(servers, RootCertStore::empty()).unwrap();
     ask_of(&upstream, domain, kind).await.answer
@@ -357,45 +267,4 @@ async fn ask(servers: &[NameServer], domain: &str, kind: RecordType) -> Result<A
 async fn ask_of(upstream: &Upstream, domain: &str, kind: RecordType) -> Outcome {
     let asked = Asked { name: DomainName::parse(domain).unwrap(), kind };
     tokio::time::timeout(DEADLINE, upstream.ask(&asked)).await.expect("it takes too long")
-}
-
-fn reply_to(query: &Message) -> Message {
-    let mut reply = Message::response(query.id, OpCode::Query);
-    reply.queries.clone_from(&query.queries);
-    reply
-}
-
-fn with_address(query: &Message, text: &str) -> Message {
-    let mut reply = reply_to(query);
-    reply.add_answer(address(&query.queries[0].name().to_string(), text));
-    reply
-}
-
-fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
-
-fn address(owner: &str, text: &str) -> Record {
-    Record::from_rdata(name(owner), 60, RData::from(text.parse::<IpAddr>().unwrap()))
-}
-
-fn alias(owner: &str, target: &str) -> Record {
-    Record::from_rdata(name(owner), 60, RData::CNAME(CNAME(name(target))))
-}
-
-fn text(owner: &str, text: &str) -> Record {
-    Record::from_rdata(name(owner), 60, RData::TXT(TXT::new(vec![text.to_owned()])))
-}
-
-fn authority(minimum: u32) -> Record {
-    let soa = SOA::new(name("ns.example."), name("admin.example."), 1, 60, 60, 60, minimum);
-    Record::from_rdata(name("example."), 3600, RData::SOA(soa))
-}
-
-fn certificate(name: &str) -> CertificateDer<'static> {
-    CertificateDer::from_pem_file(file(&format!("{name}.pem"))).unwrap()
-}
-
-fn file(name: &str) -> String {
-    format!("{}/tests/certificates/{name}", env!("CARGO_MANIFEST_DIR"))
 }
