@@ -55,6 +55,8 @@ def read(message):
         data = message[offset + 10:offset + 10 + length]
         offset += 10 + length
         if kind == 41:
+            # The upper bits of the code.
+            found["code"] |= ttl >> 24 << 4
             while len(data) >= 4:
                 option, size = struct.unpack_from("!HH", data)
                 if option == 15:
@@ -258,14 +260,14 @@ def connections(count, server, name):
 
 
 def tunnel(server, domain, count, length):
-    """Carries data out in labels that look random, and counts the codes of the answers."""
-    codes = {}
+    """Carries data out in labels that look random, counts the codes of the answers, and tells the last one."""
+    codes, told = {}, {}
     for number in range(int(count)):
         label = hashlib.sha256(str(number).encode()).hexdigest()[:int(length)]
         told = attempt(lambda: over_udp(server, question(f"{label}.{domain}", "A", number + 1)))
         code = str(told.get("code", told.get("error")))
         codes[code] = codes.get(code, 0) + 1
-    tell(codes=codes, **attempt(lambda: over_udp(server, question(f"one-more.{domain}"))))
+    tell(codes=codes, **told)
 
 
 def first_connections(count, server, domain, port, threads):

@@ -73,6 +73,9 @@ fn bad_messages_hurt_nobody() -> Result<()> {
         if ["no question", "two questions", "a cut question", "a name that points to itself"].contains(&&*told.what) {
             ensure!(told.code == Some(1), "expected FORMERR: {told:?}");
         }
+        if told.what == "EDNS of version 7" {
+            ensure!(told.code == Some(16), "expected BADVERS: {told:?}");
+        }
         if ["a notify", "an update"].contains(&&*told.what) {
             ensure!(told.code == Some(4), "expected NOTIMP: {told:?}");
         }
@@ -121,7 +124,7 @@ fn a_tunnel_below_a_wildcard_is_stopped_and_told_of() -> Result<()> {
         let passed = told.codes.get("0").copied().unwrap_or_default();
         ensure!(passed <= 300, "{passed} of 600 questions carried data out: {told:?}");
         let sent = names.server.seen().len() - before;
-        ensure!(u64::try_from(sent)? <= passed + 1, "{sent} questions went out");
+        ensure!(u64::try_from(sent)? <= passed, "{sent} questions went out");
         let alerts = outcome.alerts()?;
         ensure!(!alerts.is_empty() && alerts.len() < 10, "{alerts:?}");
         ensure!(alerts.iter().all(|alert| alert.to_string().contains("dns_budget")), "{alerts:?}");

@@ -78,7 +78,7 @@ fn no_route_to_the_name_server_is_needed() -> Result<()> {
     let names = Names::new()?;
     let without_routes = [
         format!("route del default via {} dev cable", public_v4(0)),
-        format!("-6 route del default via {} dev cable", public_v6(0)),
+        format!("route del default via {} dev cable", public_v6(0)),
     ];
     names.network.client.network.ip(&without_routes)?;
     for (how, server) in [("udp", ASKED), ("connected", ASKED), ("tcp", ASKED), ("udp", ASKED_V6), ("tcp", ASKED_V6)] {

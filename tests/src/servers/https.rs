@@ -50,7 +50,7 @@ impl Https {
 
     /// A `curl` that trusts this server, gives up soon and says why.
     pub fn curl(&self, arguments: &[&str]) -> Vec<OsString> {
-        let certificate = self.certificate.path().into_os_string();
+        let certificate = self.certificate.authority().into_os_string();
         let curl = ["curl", "--silent", "--show-error", "--max-time", "10", "--cacert"].map(OsString::from);
         curl.into_iter().chain([certificate]).chain(arguments.iter().map(OsString::from)).collect()
     }

@@ -71,8 +71,8 @@ impl Unbound {
     }
 
     /// What whoever asks over TLS has to trust.
-    pub fn certificate(&self) -> Result<PathBuf> {
-        self.certificate.as_ref().map(Certificate::path).context("this server speaks no TLS")
+    pub fn authority(&self) -> Result<PathBuf> {
+        self.certificate.as_ref().map(Certificate::authority).context("this server speaks no TLS")
     }
 
     /// What it has to say.
@@ -143,7 +143,7 @@ mod tests {
         let names = [("api.example.com", public_v4(1))];
         let unbound = Unbound::over_tls(&network.world, DNS_V4, "dns.example.net", &names).unwrap();
         let openssl = ["s_client", "-brief", "-verify_return_error", "-verify_hostname", "dns.example.net", "-CAfile"];
-        let client = network.client.command("openssl").args(openssl).arg(unbound.certificate().unwrap());
+        let client = network.client.command("openssl").args(openssl).arg(unbound.authority().unwrap());
         let finished = client.args(["-connect", &format!("{DNS_V4}:{TLS_PORT}")]).finish().unwrap();
         finished.expect_success().unwrap();
         assert!(finished.stderr.contains("Verification: OK"), "{finished:?}");
