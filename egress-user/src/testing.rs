@@ -1,9 +1,6 @@
 //! Random policies, and flows that hit their edges: for the property tests and for the replay against the kernel.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use egress_common::Protocol;
 use proptest::{
@@ -34,13 +31,7 @@ pub struct Case {
 
 /// A policy, and what is known of its names at one time after the other.
 pub fn sequences() -> impl Strategy<Value = (Policy, Vec<Known>)> {
-    (policies(), vec(knowns(), 2..8)).prop_map(|(policy, mut knowns)| {
-        let servers = knowns.first().map(|known| known.name_servers.clone()).unwrap_or_default();
-        for known in &mut knowns {
-            known.name_servers.clone_from(&servers);
-        }
-        (policy, knowns)
-    })
+    (policies(), vec(knowns(), 2..8))
 }
 
 /// Flows of one [`Case`].
@@ -322,10 +313,7 @@ pub fn knowns() -> impl Strategy<Value = Known> {
     let address =
         (address, any::<bool>()).prop_map(|(address, is_mapped)| if is_mapped { mapped(address) } else { address });
     let names = btree_map(domain_names(), btree_map(address, ends, 0..5), 0..5);
-    let server = (addresses(), select(vec![53_u16, 5353])).prop_map(|(address, port)| SocketAddr::new(address, port));
-    let servers = option::of(btree_set(server, 1..3)).prop_map(Option::unwrap_or_default);
-    (names, servers)
-        .prop_map(|(addresses, name_servers): (BTreeMap<_, _>, BTreeSet<_>)| Known { addresses, name_servers })
+    names.prop_map(|addresses| Known { addresses })
 }
 
 fn mapped(address: IpAddr) -> IpAddr {
@@ -335,7 +323,7 @@ fn mapped(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The ends of networks, what is beside them, and the addresses of names and name servers.
+/// The ends of networks, what is beside them, and the addresses of names.
 fn address_edges(policy: &Policy, known: &Known) -> Vec<IpAddr> {
     let networks = policy.allow.iter().filter_map(|rule| match &rule.destination {
         Destination::Domain(_) => None,
@@ -346,7 +334,7 @@ fn address_edges(policy: &Policy, known: &Known) -> Vec<IpAddr> {
         .chain(special)
         .flat_map(|network| [network.first(), network.last(), before(network.first()), after(network.last())]);
     let names = known.addresses.values().flat_map(|addresses| addresses.keys().copied());
-    ends.chain(names).chain(known.name_servers.iter().map(SocketAddr::ip)).collect()
+    ends.chain(names).collect()
 }
 
 fn before(address: IpAddr) -> IpAddr {

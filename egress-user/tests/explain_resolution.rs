@@ -86,19 +86,24 @@ fn connections() -> SocketAddr {
     thread::spawn(move || {
         runtime.block_on(async {
             while let Ok((stream, _)) = listener.accept().await {
-                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                while let Ok(length) = stream.read_u16().await {
-                    let mut message = vec![0; usize::from(length)];
-                    stream.read_exact(&mut message).await.unwrap();
-                    let answer = answer(&message);
-                    stream.write_u16(u16::try_from(answer.len()).unwrap()).await.unwrap();
-                    stream.write_all(&answer).await.unwrap();
-                    stream.flush().await.unwrap();
-                }
+                // A question on each, at the same time.
+                tokio::spawn(serve(acceptor.clone(), stream));
             }
         });
     });
     address
+}
+
+async fn serve(acceptor: tokio_rustls::TlsAcceptor, stream: tokio::net::TcpStream) {
+    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+    while let Ok(length) = stream.read_u16().await {
+        let mut message = vec![0; usize::from(length)];
+        stream.read_exact(&mut message).await.unwrap();
+        let answer = answer(&message);
+        stream.write_u16(u16::try_from(answer.len()).unwrap()).await.unwrap();
+        stream.write_all(&answer).await.unwrap();
+        stream.flush().await.unwrap();
+    }
 }
 
 fn answer(message: &[u8]) -> Vec<u8> {

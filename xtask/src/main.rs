@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod command;
 mod demo;
+mod fuzz;
 mod packages;
 mod privilege;
 mod setup;
@@ -39,6 +40,8 @@ enum Task {
     /// Measure, beside others and on this machine
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Look for input that the parsers cannot bear, with libFuzzer
+    Fuzz(fuzz::Args),
     /// What has to pass before a change goes in: `check`, then `test`
     Ci,
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Demo => demo::run(),
         Task::Bench(bench) => bench::run(&bench),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Ci => check::run().and_then(|()| test::run(&test::Args::default())),
     };
     match outcome {

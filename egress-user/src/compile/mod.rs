@@ -103,7 +103,7 @@ pub fn compile(policy: &Policy, known: &Known) -> Result<CompiledPolicy, Compile
     let named = names::destinations(policy, known, &mut unions);
     let mut addresses = BTreeMap::new();
     let mut networks = BTreeMap::new();
-    for (network, ports, otherwise) in networks::destinations(policy, known, &mut unions) {
+    for (network, ports, otherwise) in networks::destinations(policy, &mut unions) {
         let entry = entry(table.index(ports)?, 0, otherwise);
         let address = to_address(network.first());
         // An address that a name has too is in the trie, so that it stays when the name's time ends. A special-purpose
@@ -195,13 +195,12 @@ mod tests {
         parse("test.yaml", format!("version: 1\nname: test\n{keys}").as_bytes()).unwrap()
     }
 
-    fn known(names: &[(&str, &str, u32)], name_servers: &[&str]) -> Known {
+    fn known(names: &[(&str, &str, u32)]) -> Known {
         let mut known = Known::default();
         for (name, address, expires_at) in names {
             let addresses = known.addresses.entry(DomainName::parse(name).unwrap()).or_default();
             addresses.insert(address.parse().unwrap(), *expires_at);
         }
-        known.name_servers = name_servers.iter().map(|server| server.parse().unwrap()).collect();
         known
     }
 
@@ -213,7 +212,7 @@ mod tests {
     #[test]
     fn special_purpose_networks_are_opened_only_from_inside() {
         let policy = policy("allow: [0.0.0.0/0, '::/0', 169.254.0.0/16, 10.20.0.0/16:443, fd00::/8, api.example.com]");
-        let known = known(&[("api.example.com", "192.168.1.1", 0), ("api.example.com", "::1", 0)], &[]);
+        let known = known(&[("api.example.com", "192.168.1.1", 0), ("api.example.com", "::1", 0)]);
         let compiled = compile(&policy, &known).unwrap();
         for (address, expected) in [
             ("8.8.8.8", Reason::Rule),
@@ -264,7 +263,7 @@ mod tests {
             (&[("a.example", 150), ("b.example", 100), ("c.example", 200)], 150),
         ] {
             let names: Vec<(&str, &str, u32)> = names.iter().map(|(name, end)| (*name, "8.8.8.8", *end)).collect();
-            let compiled = compile(&policy, &known(&names, &[])).unwrap();
+            let compiled = compile(&policy, &known(&names)).unwrap();
             let entry = compiled.addresses.get(&Address::from_v4([8, 8, 8, 8])).unwrap();
             assert_eq!(entry.expires_at, ends_at, "{names:?}");
         }
@@ -273,7 +272,7 @@ mod tests {
     #[test]
     fn what_a_rule_allows_outlives_the_name_at_the_same_address() {
         let policy = policy("allow: ['a.example:80', '8.8.8.8:443']");
-        let compiled = compile(&policy, &known(&[("a.example", "8.8.8.8", 100)], &[])).unwrap();
+        let compiled = compile(&policy, &known(&[("a.example", "8.8.8.8", 100)])).unwrap();
         for (port, now, expected) in [
             (80, 99, Reason::Rule),
             (80, 100, Reason::Expired),
@@ -286,29 +285,11 @@ mod tests {
     }
 
     #[test]
-    fn name_servers_can_be_asked_wherever_they_are() {
-        let known = known(&[], &["10.0.0.53:53", "169.254.169.254:53", "[fe80::1]:53"]);
-        for (keys, elsewhere) in [
-            ("allow: []", Reason::SpecialPurpose),
-            ("tier: external", Reason::Tier),
-            ("tier: internal\nallow: [10.0.0.0/8:443]", Reason::PortNotAllowed),
-        ] {
-            let compiled = compile(&policy(keys), &known).unwrap();
-            assert_eq!(decide(&compiled, "10.0.0.53", 53, 0), Reason::Rule, "{keys}");
-            assert_eq!(decide(&compiled, "169.254.169.254", 53, 0), Reason::Rule, "{keys}");
-            assert_eq!(decide(&compiled, "fe80::1", 53, 0), Reason::Rule, "{keys}");
-            assert_eq!(decide(&compiled, "10.0.0.53", 80, 0), elsewhere, "{keys}");
-        }
-        let blocked = compile(&policy("blocked_ports: [53]"), &known).unwrap();
-        assert_eq!(decide(&blocked, "10.0.0.53", 53, 0), Reason::BlockedPort);
-    }
-
-    #[test]
     fn the_port_sets_of_rules_keep_their_places_whatever_is_known() {
         let policy = policy("allow: ['a.example:80', 'b.example:443', '11.0.0.0/8:22']");
         let before = compile(&policy, &Known::default()).unwrap();
         let names = [("a.example", "11.0.0.1", 9), ("b.example", "11.0.0.1", 9)];
-        let after = compile(&policy, &known(&names, &["11.0.0.1:53"])).unwrap();
+        let after = compile(&policy, &known(&names)).unwrap();
         assert!(after.port_sets.len() > before.port_sets.len());
         assert_eq!(after.port_sets[..before.port_sets.len()], before.port_sets);
     }

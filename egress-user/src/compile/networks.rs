@@ -5,25 +5,22 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use egress_common::{Protocol, Reason};
+use egress_common::Reason;
 
 use super::{PortsId, Unions};
-use crate::policy::{Destination, Known, Network, Policy, Ports, Tier, special::SPECIAL_NETWORKS};
+use crate::policy::{Destination, Network, Policy, Tier, special::SPECIAL_NETWORKS};
 
-/// What stands in the policy, in the table of special-purpose networks and among the name servers about one network.
+/// What stands in the policy and in the table of special-purpose networks about one network.
 #[derive(Default)]
 struct Own {
     rules: Option<PortsId>,
-    name_server: PortsIdOrNone,
     is_zone: bool,
 }
 
-type PortsIdOrNone = Option<PortsId>;
-
 /// Each network that needs an entry, with its ports and the reason for refusing all others.
-pub(super) fn destinations(policy: &Policy, known: &Known, unions: &mut Unions) -> Vec<(Network, PortsId, Reason)> {
+pub(super) fn destinations(policy: &Policy, unions: &mut Unions) -> Vec<(Network, PortsId, Reason)> {
     let mut sweep = Sweep { tier: policy.tier, enclosing: Vec::new() };
-    gather(policy, known, unions).into_iter().map(|(key, own)| sweep.visit(key, &own, unions)).collect()
+    gather(policy, unions).into_iter().map(|(key, own)| sweep.visit(key, &own, unions)).collect()
 }
 
 /// Family, first address, length: in this order a network comes after every wider one that has it.
@@ -53,7 +50,7 @@ fn network((family, bits, length): Key) -> Network {
     Network::containing(address, length)
 }
 
-fn gather(policy: &Policy, known: &Known, unions: &mut Unions) -> BTreeMap<Key, Own> {
+fn gather(policy: &Policy, unions: &mut Unions) -> BTreeMap<Key, Own> {
     let mut networks: BTreeMap<Key, Own> = BTreeMap::new();
     for special in SPECIAL_NETWORKS.iter() {
         networks.entry(key(&special.network())).or_default().is_zone = true;
@@ -67,12 +64,6 @@ fn gather(policy: &Policy, known: &Known, unions: &mut Unions) -> BTreeMap<Key, 
                 own.rules = Some(own.rules.map_or(id, |before| unions.union(before, id)));
             }
         }
-    }
-    for server in &known.name_servers {
-        let ports = Ports::one(Protocol::Tcp, server.port()).union(&Ports::one(Protocol::Udp, server.port()));
-        let id = unions.intern(&ports);
-        let own = networks.entry(key(&Network::from_address(server.ip()))).or_default();
-        own.name_server = Some(own.name_server.map_or(id, |before| unions.union(before, id)));
     }
     if policy.tier == Some(Tier::Internal) {
         networks.entry((Family::V4, 0, 0)).or_default();
@@ -121,7 +112,6 @@ impl Sweep {
             (true, false, true) => (here.ports, Reason::SpecialPurpose),
             (true, false, false) => (here.ports, Reason::NoRule),
         };
-        let ports = own.name_server.map_or(ports, |name_server| unions.union(ports, name_server));
         (network(key), ports, otherwise)
     }
 }

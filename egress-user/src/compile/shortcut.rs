@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
 
 use egress_common::Reason;
@@ -23,15 +23,15 @@ pub struct Shortcut {
     unions: Unions,
     /// Where sets are in the port sets in force.
     places: BTreeMap<PortsId, u16>,
-    /// Addresses that have an entry of their own without any name.
+    /// Addresses that rules name by themselves.
     singles: BTreeSet<IpAddr>,
     /// Whether names open addresses at all.
     opens: bool,
 }
 
 impl Shortcut {
-    /// The shortcut of a policy under which these name servers may be asked.
-    pub fn new(policy: &Policy, name_servers: &BTreeSet<SocketAddr>) -> Self {
+    /// The shortcut of a policy.
+    pub fn new(policy: &Policy) -> Self {
         let mut unions = Unions::default();
         let patterns = Patterns::new(policy, &mut unions);
         let rules = policy.allow.iter().filter_map(|rule| match &rule.destination {
@@ -42,7 +42,7 @@ impl Shortcut {
             patterns,
             unions,
             places: BTreeMap::new(),
-            singles: rules.chain(name_servers.iter().map(|server| server.ip().to_canonical())).collect(),
+            singles: rules.collect(),
             opens: policy.tier != Some(Tier::Internal),
         }
     }

@@ -6,6 +6,8 @@ pub mod admission;
 pub mod budget;
 pub mod cache;
 pub mod exchange;
+#[cfg(feature = "testing")]
+pub mod invariants;
 pub mod message;
 mod name;
 pub mod proxy;

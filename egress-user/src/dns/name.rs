@@ -20,9 +20,8 @@ pub(super) fn read(name: &Name) -> Option<DomainName> {
 
 /// The name as messages hold it.
 pub(super) fn write(domain: &DomainName) -> Option<Name> {
-    let mut name = Name::from_ascii(domain.as_str()).ok()?;
-    name.set_fqdn(true);
-    Some(name)
+    // As bytes: the parser's own idea of letters has no label that begins with a dash, and there are such names.
+    Name::from_labels(domain.as_str().split('.').map(str::as_bytes)).ok()
 }
 
 /// The name as RFC 4343 section 2.1 has people write it, without the dot at its end.
@@ -42,4 +41,28 @@ pub(super) fn spell(name: &Name) -> String {
         }
     }
     if text.is_empty() { ".".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_that_a_policy_can_have_is_written_and_read_again() {
+        for text in [
+            "localhost",
+            "www.example.com",
+            "-dash.example.com",
+            "_sip._tcp.example.com",
+            "a--b-.example",
+            "4.in-addr.arpa",
+        ] {
+            let domain = DomainName::parse(text).unwrap();
+            let name = write(&domain).unwrap();
+            assert!(name.is_fqdn(), "{text}");
+            assert_eq!((read(&name), spell(&name).as_str()), (Some(domain), text));
+        }
+        let longest = DomainName::parse(&["a"; 127].join(".")).unwrap();
+        assert_eq!(write(&longest).as_ref().and_then(read), Some(longest));
+    }
 }

@@ -1,9 +1,6 @@
 //! What is in the kernel's maps, and the way from there to what should be.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
     compile::{self, Changes, CompileError, CompiledPolicy, Shortcut},
@@ -14,7 +11,6 @@ use crate::{
 /// The entries of the policy as the kernel has them.
 #[derive(Debug)]
 pub(super) struct Maps {
-    name_servers: BTreeSet<SocketAddr>,
     shortcut: Shortcut,
     in_force: Option<CompiledPolicy>,
     on_its_way: Option<OnItsWay>,
@@ -32,15 +28,8 @@ struct OnItsWay {
 
 impl Maps {
     /// Nothing is in the kernel yet.
-    pub(super) fn new(policy: &Policy, name_servers: BTreeSet<SocketAddr>) -> Self {
-        Self {
-            shortcut: Shortcut::new(policy, &name_servers),
-            name_servers,
-            in_force: None,
-            on_its_way: None,
-            behind: BTreeSet::new(),
-            due: false,
-        }
+    pub(super) fn new(policy: &Policy) -> Self {
+        Self { shortcut: Shortcut::new(policy), in_force: None, on_its_way: None, behind: BTreeSet::new(), due: false }
     }
 
     /// Compiles everything. It is in the kernel from now on.
@@ -50,11 +39,16 @@ impl Maps {
         addresses: &mut Addresses,
         now_seconds: u32,
     ) -> Result<&CompiledPolicy, CompileError> {
-        let compiled = compile::compile(policy, &self.known(addresses, now_seconds))?;
+        let compiled = compile::compile(policy, &known(addresses, now_seconds))?;
         self.behind.clear();
         self.due = false;
         self.shortcut.forget_places();
         Ok(self.in_force.insert(compiled))
+    }
+
+    /// Whether there is a policy in the kernel.
+    pub(super) fn has_begun(&self) -> bool {
+        self.in_force.is_some()
     }
 
     /// Notes that what these addresses allow has changed.
@@ -118,26 +112,25 @@ impl Maps {
     fn changes(
         &mut self,
         policy: &Policy,
-        known: &mut Addresses,
+        all: &mut Addresses,
         addresses: &BTreeSet<IpAddr>,
         now_seconds: u32,
     ) -> Result<Changes, CompileError> {
         let Some(in_force) = &self.in_force else { return Ok(Changes::default()) };
-        known.tell(addresses);
+        all.tell(addresses);
         let is_live = |(_, end): &(_, u32)| now_seconds < *end;
-        let named = addresses.iter().map(|address| (*address, known.told_of(*address).filter(is_live)));
+        let named = addresses.iter().map(|address| (*address, all.told_of(*address).filter(is_live)));
         if let Some(changes) = self.shortcut.changes(in_force, named) {
             return Ok(changes);
         }
         self.shortcut.forget_places();
-        let compiled = compile::compile(policy, &self.known(known, now_seconds))?;
+        let compiled = compile::compile(policy, &known(all, now_seconds))?;
         Ok(compile::diff(in_force, compiled, now_seconds)?.changes)
     }
+}
 
-    fn known(&self, addresses: &mut Addresses, now_seconds: u32) -> Known {
-        let addresses: BTreeMap<_, _> = addresses.tell_all();
-        let mut known = Known { addresses, name_servers: self.name_servers.clone() };
-        known.forget_expired(now_seconds);
-        known
-    }
+fn known(addresses: &mut Addresses, now_seconds: u32) -> Known {
+    let mut known = Known { addresses: addresses.tell_all() };
+    known.forget_expired(now_seconds);
+    known
 }

@@ -3,10 +3,7 @@
 mod maps;
 mod questions;
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use egress_common::event::{Event, Kind};
 use jiff::{SignedDuration, Timestamp};
@@ -99,7 +96,6 @@ pub enum Recording {
 #[derive(Debug)]
 pub struct Engine {
     policy: Policy,
-    name_servers: BTreeSet<SocketAddr>,
     exchange: Exchange,
     maps: Maps,
     /// Why the kernel did not take a change, as it was told last.
@@ -113,15 +109,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The engine of a run under this policy, in which the workload may ask these name servers.
-    pub fn new(policy: Policy, name_servers: BTreeSet<SocketAddr>, recording: Recording) -> Self {
+    /// The engine of a run under this policy.
+    pub fn new(policy: Policy, recording: Recording) -> Self {
         let names = exact_names(&policy);
         let source = Source { cgroup: String::new(), policy: policy.name.to_string() };
         Self {
             exchange: Exchange::new(&policy, names),
-            maps: Maps::new(&policy, name_servers.clone()),
+            maps: Maps::new(&policy),
             policy,
-            name_servers,
             told_failure: None,
             ticked_at: None,
             recording,
@@ -170,11 +165,6 @@ impl Engine {
     /// What was refused.
     pub fn refusals(&self) -> &Refusals {
         &self.refusals
-    }
-
-    /// Whether the workload may ask this name server.
-    pub fn is_name_server(&self, address: SocketAddr) -> bool {
-        self.name_servers.contains(&address)
     }
 
     /// The policy.

@@ -54,7 +54,11 @@ impl Engine {
         };
         let maps = &self.maps;
         let mut turns = self.exchange.leave(|address| maps.is_behind(address), now.moment());
-        turns.extend(self.exchange.ask_ahead(now.moment()));
+        turns.extend(if maps.has_begun() {
+            self.exchange.ask_ahead(now.moment())
+        } else {
+            self.exchange.ask_first(now.moment())
+        });
         effects.extend(self.follow(turns));
         effects
     }

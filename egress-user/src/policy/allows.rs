@@ -1,9 +1,6 @@
 //! The plain decision: slow, obvious, and written without a look at how policies are compiled.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use egress_common::{Decision, Protocol, Reason};
 
@@ -25,8 +22,6 @@ pub struct Flow {
 pub struct Known {
     /// Addresses of names, each with the second of `CLOCK_BOOTTIME` from which it no longer counts; 0 for never.
     pub addresses: BTreeMap<DomainName, BTreeMap<IpAddr, u32>>,
-    /// Name servers that the workload may ask over UDP and TCP, wherever they are.
-    pub name_servers: BTreeSet<SocketAddr>,
 }
 
 impl Known {
@@ -55,9 +50,6 @@ impl Policy {
         let destination = destination.to_canonical();
         if self.blocked_ports.contains(protocol, port) {
             return Decision::deny(Reason::BlockedPort);
-        }
-        if is_name_server(known, protocol, destination, port) {
-            return Decision::allow(Reason::Rule);
         }
         if !self.has_in_tier(destination) {
             return Decision::deny(Reason::Tier);
@@ -152,15 +144,5 @@ pub(super) fn is_about(rule: &Rule, name: &DomainName) -> bool {
     match &rule.destination {
         Destination::Domain(pattern) => pattern.matches(name),
         Destination::Network(_) => false,
-    }
-}
-
-/// Name servers may be asked wherever they are, because no name could be resolved otherwise.
-pub(super) fn is_name_server(known: &Known, protocol: Protocol, destination: IpAddr, port: u16) -> bool {
-    match protocol {
-        Protocol::Tcp | Protocol::Udp => {
-            known.name_servers.iter().any(|server| server.ip().to_canonical() == destination && server.port() == port)
-        }
-        Protocol::Icmp => false,
     }
 }

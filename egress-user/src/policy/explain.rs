@@ -6,7 +6,7 @@ use egress_common::{Decision, Protocol, Reason};
 
 use super::{
     Destination, DomainName, DomainPattern, Flow, Known, Place, Policy, PortItem, Ports, Rule, Tier,
-    allows::{counts_by_name, counts_by_network, is_name_server},
+    allows::{counts_by_name, counts_by_network},
     special::{self, SpecialNetwork},
 };
 
@@ -91,7 +91,6 @@ impl Policy {
         let covering = || self.covering(target, known);
         #[expect(clippy::wildcard_enum_match_arm, reason = "no rule has to do with the other reasons")]
         let rule = match decision.reason {
-            Reason::Rule if is_asked_name_server(target, known, protocol, port) => None,
             Reason::Rule => covering().find(|rule| rule.ports.contains(protocol, port)),
             Reason::PortNotAllowed | Reason::Expired => covering().next(),
             _ => None,
@@ -157,13 +156,6 @@ impl Policy {
             (Reason::Expired, _) => Some("resolve the name again".to_owned()),
             (_, _) => None,
         }
-    }
-}
-
-fn is_asked_name_server(target: &Target, known: &Known, protocol: Protocol, port: u16) -> bool {
-    match target {
-        Target::Name(_) => false,
-        Target::Address(address) => is_name_server(known, protocol, address.to_canonical(), port),
     }
 }
 

@@ -1,7 +1,6 @@
 //! `egress run`.
 
 use std::{
-    collections::BTreeSet,
     ffi::OsString,
     io::{IsTerminal as _, Write as _},
     path::PathBuf,
@@ -203,7 +202,7 @@ fn supervisor(args: &Args, policy: Policy, held: &Held) -> anyhow::Result<Superv
         lookups: Lookups::new(upstream, engine::exact_names(&policy)),
         proxy: Proxy::default(),
         // The command asks whomever it likes, and the kernel leads it to the proxy.
-        engine: Engine::new(policy, BTreeSet::new(), recording),
+        engine: Engine::new(policy, recording),
         signals: held.watch()?,
         events_file: args.events.as_deref().map(EventsFile::create).transpose()?,
         says: say,

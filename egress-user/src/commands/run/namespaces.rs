@@ -63,10 +63,11 @@ impl Namespaces {
     /// Looks at some processes, and gives what a person should hear about it.
     pub(super) fn tick(&mut self, proxy: &mut Proxy, session: &mut Session) -> Vec<String> {
         if self.waiting.is_empty() {
-            self.leave_empty(proxy, session);
-            self.round += 1;
-            let pids = session.cgroup().and_then(crate::cgroup::Cgroup::pids);
-            self.waiting = pids.unwrap_or_default().into();
+            // A cgroup below may be removed while it is read. Nothing follows from a list that is not whole.
+            match session.cgroup().and_then(crate::cgroup::Cgroup::pids) {
+                Ok(pids) => self.begin_round(pids, proxy, session),
+                Err(error) => tracing::debug!(%error, "list the processes of the command"),
+            }
         }
         let known_max = self.known.len() + ENTERED_PER_TICK;
         let mut news = Vec::new();
@@ -85,6 +86,12 @@ impl Namespaces {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().take(THREADS_MAX);
         let threads = threads.filter_map(|thread| Some(thread.ok()?.path().join("ns/net")));
         threads.filter_map(|path| self.look(&path, proxy, session)).collect()
+    }
+
+    fn begin_round(&mut self, pids: Vec<u32>, proxy: &mut Proxy, session: &mut Session) {
+        self.leave_empty(proxy, session);
+        self.round += 1;
+        self.waiting = pids.into();
     }
 
     fn look(&mut self, path: &Path, proxy: &mut Proxy, session: &mut Session) -> Option<String> {

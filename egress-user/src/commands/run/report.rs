@@ -39,22 +39,13 @@ pub(super) fn summary(engine: &Engine, losses: Losses, style: Style) -> String {
         counted(totals.len(), "destination", "destinations"),
         counted(usize::try_from(engine.refusals().count()).unwrap_or(usize::MAX), "refusal", "refusals"),
     );
-    let name = |destination: &Destination, total: &Total| {
-        let is_name_server = total.names.is_empty() && engine.is_name_server(destination.remote);
-        if is_name_server { "(name server)".to_owned() } else { total.names.replace(',', ", ") }
-    };
-    text.push_str(&destinations(totals, engine.flows().other(), name, style));
+    text.push_str(&destinations(totals, engine.flows().other(), style));
     text.push_str(&refused(refused_rows(engine.refusals()), engine.refusals().other(), style));
     text.push_str(&lost(losses));
     text
 }
 
-fn destinations(
-    mut totals: Vec<(&Destination, &Total)>,
-    other: &Total,
-    name: impl Fn(&Destination, &Total) -> String,
-    style: Style,
-) -> String {
+fn destinations(mut totals: Vec<(&Destination, &Total)>, other: &Total, style: Style) -> String {
     if totals.is_empty() {
         return String::new();
     }
@@ -65,7 +56,7 @@ fn destinations(
         if index < ROWS_MAX {
             table.row([
                 spell(destination),
-                name(destination, total),
+                total.names.replace(',', ", "),
                 total.flows.to_string(),
                 sent(total.traffic),
                 received(total.traffic),
@@ -194,8 +185,6 @@ fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use bytemuck::Zeroable as _;
     use egress_common::{
         Address,
@@ -269,7 +258,7 @@ mod tests {
         egress: policy `command-line`: 2 destinations, 6 refusals
           destination            name             flows  sent                received
           93.184.216.34:443/tcp  api.example.com  1      999 B in 9 packets  1.2 MB in 12 packets
-          9.9.9.9:53/udp         (name server)    0      71 B in 1 packet    0 B in 0 packets
+          9.9.9.9:53/udp                          0      71 B in 1 packet    0 B in 0 packets
           refused                     name             reason            count  process
           10.0.0.1:22/tcp                              no_rule           3      ssh
           93.184.216.34:80/tcp        api.example.com  port_not_allowed  1      curl
@@ -353,11 +342,7 @@ mod tests {
 
     fn engine() -> Engine {
         let rules = ["api.example.com:443".to_owned()];
-        let mut engine = Engine::new(
-            policy::from_arguments(&rules, &[]).unwrap(),
-            BTreeSet::from(["9.9.9.9:53".parse().unwrap()]),
-            Recording::Refusals,
-        );
+        let mut engine = Engine::new(policy::from_arguments(&rules, &[]).unwrap(), Recording::Refusals);
         engine.handle(Input::Tick, NOW);
         let outcome = answered(vec![address("api.example.com", 60, "93.184.216.34")]);
         engine.handle(Input::Answered(&asked("api.example.com", RecordType::A), &outcome), NOW);

@@ -78,6 +78,11 @@ impl Ahead {
         Self { due: names.keys().flat_map(asked).collect(), families, names, on_the_way: BTreeSet::new() }
     }
 
+    /// What has never been asked for.
+    pub fn first(&mut self) -> Vec<Asked> {
+        self.due(0)
+    }
+
     /// What to ask for now. Each is given out once and is due again after its answer.
     pub fn due(&mut self, now: u64) -> Vec<Asked> {
         let mut due = Vec::new();

@@ -174,8 +174,18 @@ impl Exchange {
 
     /// What is to be asked for in advance.
     pub fn ask_ahead(&mut self, now: Moment) -> Vec<Turn> {
-        let due = self.ahead.due(now.second).into_iter();
-        let new = due.filter(|asked| self.waiting.ask(asked, true, now.second));
+        let due = self.ahead.due(now.second);
+        self.ask_all(due, now)
+    }
+
+    /// The same, without what was asked for before: whoever waits for the answers comes to an end.
+    pub fn ask_first(&mut self, now: Moment) -> Vec<Turn> {
+        let first = self.ahead.first();
+        self.ask_all(first, now)
+    }
+
+    fn ask_all(&mut self, all: Vec<Asked>, now: Moment) -> Vec<Turn> {
+        let new = all.into_iter().filter(|asked| self.waiting.ask(asked, true, now.second));
         new.map(Turn::Ask).collect()
     }
 

@@ -94,7 +94,7 @@ impl Question {
     }
 
     /// Bytes of the longest reply.
-    fn bytes_max(&self, transport: Transport) -> usize {
+    pub(super) fn bytes_max(&self, transport: Transport) -> usize {
         match transport {
             Transport::Udp => self.edns.map_or(reply::UDP_BYTES_PLAIN, Edns::bytes_max),
             Transport::Tcp => reply::TCP_BYTES_MAX,
@@ -165,6 +165,6 @@ impl From<DecodeError> for Malformed {
 }
 
 /// Bytes of a name in a message, without compression.
-fn encoded_bytes(name: &Name) -> usize {
+pub(super) fn encoded_bytes(name: &Name) -> usize {
     name.iter().map(|label| label.len() + 1).sum::<usize>() + 1
 }

@@ -120,6 +120,7 @@ fn edns_of_another_version_is_answered_with_ours() {
     let mut message = query("example.com.");
     message.set_edns(ProtoEdns::new().set_version(1).set_max_payload(4096).clone());
     let Err(Unreadable::Reply(reply)) = read(&message.to_vec().unwrap()) else { panic!() };
+    insta::assert_snapshot!(hexadecimal(&reply));
     let reply = Message::from_vec(&reply).unwrap();
     // The parser calls 16 by its other name.
     assert_eq!(u16::from(reply.metadata.response_code), u16::from(ResponseCode::BADVERS));
@@ -151,7 +152,9 @@ fn a_refusal_says_why_to_those_who_can_read_it() {
         [(RefusalCode::Refused, ResponseCode::Refused), (RefusalCode::NxDomain, ResponseCode::NXDomain)]
     {
         let question = read(&with_edns("eXample.com.", 4096).to_vec().unwrap()).unwrap();
-        let reply = Message::from_vec(&question.refuse(code, text)).unwrap();
+        let bytes = question.refuse(code, text);
+        insta::assert_snapshot!(format!("refused_as_{}", expected.low()), hexadecimal(&bytes));
+        let reply = Message::from_vec(&bytes).unwrap();
         assert_eq!(reply.metadata.response_code, expected);
         assert_eq!(extended_error(&reply), Some((15, text.to_owned())));
         let question = read(&query("eXample.com.").to_vec().unwrap()).unwrap();

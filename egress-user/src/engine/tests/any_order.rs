@@ -8,7 +8,7 @@ use proptest::{collection::vec, prelude::*};
 use super::{talk::Talk, *};
 use crate::{
     compile::Changes,
-    dns::testing::{self, alias, asker, failed, nothing, query},
+    dns::testing::{self, alias, asker, nothing, query},
 };
 
 /// What may happen next.

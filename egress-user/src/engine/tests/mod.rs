@@ -9,7 +9,7 @@ use egress_common::{Protocol, Reason, Verdict};
 
 use super::*;
 use crate::{
-    dns::testing::{address, answered, asked},
+    dns::testing::{address, answered, asked, failed},
     flow::observation::tests::refusal,
     policy::{Flow, RecordType},
 };
@@ -21,6 +21,18 @@ fn every_exact_name_is_asked_for_at_the_first_tick_and_wildcards_are_not() {
     let both = |name| [RecordType::A, RecordType::AAAA].map(|kind| Effect::Ask(asked(name, kind)));
     assert_eq!(effects, [both("a.example"), both("b.example")].concat());
     assert_eq!(engine.handle(Input::Tick, at(1001)), [], "questions are on their way");
+}
+
+#[test]
+fn before_the_policy_is_in_the_kernel_each_name_is_asked_for_once() {
+    let mut engine = engine(&["a.example"]);
+    engine.handle(Input::Tick, at(1000));
+    for kind in [RecordType::A, RecordType::AAAA] {
+        engine.handle(Input::Answered(&asked("a.example", kind), &failed("timed out")), at(1000));
+    }
+    assert_eq!(engine.handle(Input::Tick, at(1005)), []);
+    engine.begin(at(1005)).unwrap();
+    assert_eq!(engine.handle(Input::Tick, at(1006)).len(), 2);
 }
 
 #[test]
@@ -150,7 +162,7 @@ fn an_event_without_meaning_is_counted() {
 
 fn engine(allow: &[&str]) -> Engine {
     let allow: Vec<String> = allow.iter().map(|rule| (*rule).to_owned()).collect();
-    Engine::new(crate::policy::from_arguments(&allow, &[]).unwrap(), BTreeSet::new(), Recording::Events)
+    Engine::new(crate::policy::from_arguments(&allow, &[]).unwrap(), Recording::Events)
 }
 
 /// One tick, its changes made.

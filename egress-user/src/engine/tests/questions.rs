@@ -6,7 +6,7 @@ use super::{
     talk::{A, Talk, lines, reply},
     *,
 };
-use crate::dns::testing::{Reply, alias, asker, failed, nothing, query};
+use crate::dns::testing::{Reply, alias, asker, nothing, query};
 
 #[test]
 fn an_answer_leaves_only_after_the_kernel_has_its_addresses() {

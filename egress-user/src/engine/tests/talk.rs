@@ -18,7 +18,7 @@ pub(super) struct Talk {
 impl Talk {
     pub(super) fn new(keys: &str) -> Self {
         let policy = crate::policy::parse("test.yaml", format!("version: 1\nname: test\n{keys}").as_bytes()).unwrap();
-        let mut engine = Engine::new(policy, BTreeSet::new(), Recording::Events);
+        let mut engine = Engine::new(policy, Recording::Events);
         engine.name_cgroup("/a".to_owned());
         let kernel = engine.begin(at(1000)).unwrap().clone();
         Self { engine, kernel, second: 1000 }
