@@ -85,9 +85,9 @@ fn connections() -> SocketAddr {
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         runtime.block_on(async {
-            // A question on each, at the same time.
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                // A question on each, at the same time.
                 connections.spawn(serve(acceptor.clone(), stream));
             }
         });

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::{
     command::Finished,
+    deadline::{SOON, until},
     names::{API, ASKED, Names, Told, asking, script, told},
     network::{DNS_V4, public_v4, public_v6},
     policy, probe,
@@ -132,9 +133,10 @@ fn when_the_proxy_is_dead_no_name_resolves_and_nothing_opens() -> Result<()> {
     let wire = names.network.watch()?;
     let log = names.network.client.directory().join("told");
     let probe = probe::program()?.display().to_string();
-    // In a session of its own, so that it survives `egress`.
+    // What is in a session of its own survives `egress`.
     let text = format!(
-        "setsid \"$@\" > {0} & until [ -s {0} ]; do sleep 0.01; done; echo asked; wait; '{probe}' 'tcp {1}' >> {0}",
+        "log='{}'; export log; setsid sh -c '\"$@\" > \"$log\"; \"{probe}\" \"tcp {}\" >> \"$log\"' sh \"$@\" &
+        until [ -s \"$log\" ]; do sleep 0.01; done; echo asked; wait",
         log.display(),
         closed.address()
     );
@@ -143,19 +145,21 @@ fn when_the_proxy_is_dead_no_name_resolves_and_nothing_opens() -> Result<()> {
     governed.running.until_printed("asked")?;
     governed.running.signal(Signal::SIGKILL)?;
     governed.finish()?.finished.expect_code(128 + 9)?;
-    egress_tests::deadline::until("the end of the workload", egress_tests::deadline::SOON, || {
-        Ok(names.network.client.cgroup.processes()?.is_empty().then_some(()))
-    })?;
-    let text = std::fs::read_to_string(&log).context("read what was told")?;
-    let first = text.lines().next().context("nothing told")?;
-    serde_json::from_str::<Told>(first).context("read what was told")?.expect_addresses(&[public_v4(1)])?;
-    // Whoever is left got no answer after the end; it may also have been killed with `egress`.
-    for line in text.lines().skip(1).filter(|line| line.contains("\"dead\"")) {
-        let told: Told = serde_json::from_str(line).with_context(|| line.to_owned())?;
-        ensure!(told.dead, "{told:?}");
-    }
+    until("the end of the workload", SOON, || Ok(names.network.client.cgroup.processes()?.is_empty().then_some(())))?;
+    let told = std::fs::read_to_string(&log).context("read what was told")?;
+    let lines: Vec<&str> = told.lines().collect();
+    let [alive, dead, connected] = lines.as_slice() else { anyhow::bail!("{told}") };
+    serde_json::from_str::<Told>(alive).context("read what was told")?.expect_addresses(&[public_v4(1)])?;
+    let dead: Told = serde_json::from_str(dead).context("read what was told")?;
+    // At once: the error of the policy, not a wait for an answer.
+    ensure!(dead.dead && dead.error == Some((Errno::EPERM as i32).into()) && dead.seconds < 0.3, "{dead:?}");
+    let [connected] = probe::reports(connected)?.try_into().map_err(|all| anyhow::anyhow!("{all:?}"))?;
+    connected.expect_refusal("connect", Errno::EPERM)?;
     closed.expect_nothing()?;
-    wire.expect_nothing_to(ASKED)
+    wire.expect_nothing_to(ASKED)?;
+    // The next run has a proxy of its own.
+    let next = names.ask_once(&policy::allowing(&["*.example.com"], ""), &["udp", "203.0.113.53", API])?;
+    next.expect_addresses(&[public_v4(1)])
 }
 
 #[test]

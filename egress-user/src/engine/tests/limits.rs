@@ -108,6 +108,23 @@ fn questions_beyond_the_budget_are_refused_with_one_alert_while_it_lasts() {
 }
 
 #[test]
+fn a_label_that_is_too_long_is_an_alert_too() {
+    for (mode, replies) in [("enforce", 3), ("audit", 0)] {
+        let mut talk =
+            Talk::new(&format!("mode: {mode}\nallow: ['*.example.com']\ndns: {{budget: {{label_bytes: 8}}}}"));
+        let (mut alerts, mut refused) = (0, 0);
+        for id in 0..3 {
+            for effect in talk.ask(id, &format!("much-too-long-{id}.example.com"), A) {
+                let is_alert = |line: &str| line.contains(r#""kind":"alert""#) && line.contains("long_label");
+                alerts += usize::from(matches!(&effect, Effect::Record(line) if is_alert(line)));
+                refused += usize::from(matches!(effect, Effect::Reply(..)));
+            }
+        }
+        assert_eq!((alerts, refused), (1, replies), "{mode}");
+    }
+}
+
+#[test]
 fn a_policy_that_only_audits_lets_every_question_through_and_says_what_it_would_refuse() {
     let mut talk = Talk::new("mode: audit\nallow: ['*.example.com']");
     let txt = RecordType(16);

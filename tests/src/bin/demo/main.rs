@@ -58,7 +58,7 @@ fn demo() -> Result<()> {
     dns.answer("edge.example.org", 60, &[public_v4(2)])?;
     dns.answer("cdn.example.net", 60, &[public_v4(2)])?;
     dns.answer(REFUSED, 60, &[public_v4(5), public_v6(5)])?;
-    dns.answer("rebind.cdn.example.net", 60, &[private_v4(9)])?;
+    dns.answer("rebind.cdn.example.net", 60, &[METADATA])?;
     let attempts = attempts();
     let mut addresses: Vec<SocketAddr> = attempts.iter().filter_map(Attempt::address).collect();
     addresses.sort();
@@ -84,7 +84,7 @@ fn demo() -> Result<()> {
             wire.expect_nothing_to(address.ip())?;
         }
     }
-    for address in [public_v4(5), public_v6(5), private_v4(9)] {
+    for address in [public_v4(5), public_v6(5), METADATA] {
         wire.expect_nothing_to(address)?;
     }
     let refused: Vec<u64> = rows.iter().filter(|row| !row.attempt.allowed).map(|row| row.microseconds).collect();
