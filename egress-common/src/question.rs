@@ -40,7 +40,7 @@ pub struct Questions {
     pub servers: [Server; SERVER_SLOTS],
     /// Servers that it asked so far; the next new one takes the place of the oldest.
     pub count: u32,
-    /// 1 when there is an entry under `key`.
+    /// [`Questions::KNOWN`] when there is an entry under `key`, [`Questions::CLOSED`] when there is never to be one again.
     pub known: u32,
 }
 
@@ -83,6 +83,11 @@ const _: () = assert!(size_of::<Questions>() == 120);
 const _: () = assert!(size_of::<Asker>() == 112);
 
 impl Questions {
+    /// There is an entry under `key`.
+    pub const KNOWN: u32 = 1;
+    /// The socket is closed.
+    pub const CLOSED: u32 = 2;
+
     /// The server in whose place the proxy's port stands, if there is one.
     #[inline(always)]
     pub fn server_at(&self, proxy_port: u16) -> Option<&Server> {

@@ -89,7 +89,7 @@ reasons! {
     NoResolver = 21, "no_resolver";
     /// A socket of another workload shares the port, so nobody could tell whose question it is.
     SharedPort = 22, "shared_port";
-    /// The socket is bound to a network device, so its question about a name cannot go to the proxy.
+    /// The socket uses one network device, by which neither a question about a name nor anything else gets to loopback.
     DeviceBound = 23, "device_bound";
 }
 

@@ -93,6 +93,15 @@ impl Skb {
         self.family().ok_or(Reason::Protocol).and_then(|family| packet::parse(family, self))
     }
 
+    /// Whether the packet would leave the machine although it is for loopback. A socket that is bound to a device, or says
+    /// so of one datagram (`IP_PKTINFO`, `IP_UNICAST_IF`), is routed past the loopback addresses.
+    #[inline(always)]
+    pub(crate) fn strays(&self, destination: &Address) -> bool {
+        // SAFETY: the context of the running program is readable as a whole.
+        let device = unsafe { (*self.context).ifindex };
+        device != LOOPBACK_DEVICE && destination.is_loopback()
+    }
+
     /// Which IP the frame carries, as its EtherType says.
     #[inline(always)]
     fn family(&self) -> Option<Family> {

@@ -29,6 +29,7 @@ pub(crate) fn decide(skb: &Skb) -> i32 {
     if let Some(state) = state
         && let Ok(packet) = skb.packet()
         && holds_for(state, packet.protocol, packet.destination, packet.destination_port)
+        && !skb.strays(&packet.destination)
     {
         report::account(skb, state, Direction::Out, skb.length(), Hook::Egress);
         return PASS;
@@ -73,13 +74,15 @@ extern "C" fn decide_outbound(skb: *mut __sk_buff) -> i32 {
         End::new(packet.source, packet.source_port),
         End::new(packet.destination, packet.destination_port),
     );
-    if questions::are_led(skb, &socket, packet.protocol, &flow.local, &flow.remote) {
+    let strays = skb.strays(&packet.destination);
+    if !strays && questions::are_led(skb, &socket, packet.protocol, &flow.local, &flow.remote) {
         return match questions::introduce(skb, &socket, state, &flow) {
             Ok(()) => PASS,
             Err(reason) => refuse_question(skb, &judge, state, &mut flow, reason),
         };
     }
-    let decision = verdict(skb, &socket, packet, state, &judge, &flow);
+    let decision =
+        if strays { Decision::deny(Reason::DeviceBound) } else { verdict(skb, &socket, packet, state, &judge, &flow) };
     flow.set(decision);
     flow.inbound = u8::from(decision.reason == Reason::Accepted);
     if decision.verdict == Verdict::Deny

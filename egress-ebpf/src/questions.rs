@@ -117,6 +117,10 @@ extern "C" fn introduce_asker(
     let Some(state) = (unsafe { state.as_ref() }) else { return Reason::NoMemory.wire().into() };
     // SAFETY: as above.
     let Some(flow) = (unsafe { flow.as_ref() }) else { return Reason::NoMemory.wire().into() };
+    // The last packets of a connection leave after its socket was closed, and nobody would forget it a second time.
+    if questions.known == Questions::CLOSED {
+        return 0;
+    }
     let key = AskerKey {
         namespace: questions.key.namespace,
         address: flow.local.address,
@@ -134,7 +138,7 @@ extern "C" fn introduce_asker(
             return Reason::SharedPort.wire().into();
         }
     }
-    if questions.known == 1 && questions.key != key {
+    if questions.known == Questions::KNOWN && questions.key != key {
         forget_asker(questions, socket);
     }
     let Questions { servers, .. } = *questions;
@@ -143,17 +147,18 @@ extern "C" fn introduce_asker(
         return Reason::NoMemory.wire().into();
     }
     questions.key = key;
-    questions.known = 1;
+    questions.known = Questions::KNOWN;
     0
 }
 
 /// Forgets a socket that is closed.
 #[inline(always)]
 pub(crate) fn forget(socket: &Socket) {
-    if let Some(questions) = maps::questions(socket)
-        && questions.known == 1
-    {
-        forget_asker(questions, socket.cookie());
+    if let Some(questions) = maps::questions(socket) {
+        if questions.known == Questions::KNOWN {
+            forget_asker(questions, socket.cookie());
+        }
+        questions.known = Questions::CLOSED;
     }
 }
 

@@ -41,6 +41,28 @@ fn sockets_of_other_kinds_are_refused() -> Result<()> {
 }
 
 #[test]
+fn what_is_for_loopback_never_leaves_by_a_device() -> Result<()> {
+    let network = Network::new()?;
+    let wire = network.watch()?;
+    let actions = [
+        ("off-loopback cable 127.0.0.1:9999 secret", "sendto", Errno::EPERM),
+        ("off-loopback cable [::1]:9999 secret", "sendto", Errno::EPERM),
+        ("off-loopback cable [2001:db8::53]:53 secret", "send", Errno::EPERM),
+        ("off-loopback-tcp cable [::1]:9999 secret", "recv", Errno::EAGAIN),
+    ];
+    // Not even a rule for loopback means what is sent to others under its address.
+    for allow in [policy::NOTHING, &["127.0.0.0/8", "::1"]] {
+        let run = Egress::under(&network.client, &policy::allowing(allow, ""))?;
+        let outcome = run.probe(&actions.map(|(action, ..)| action.to_owned()))?;
+        for (report, (_, call, errno)) in outcome.reports()?.iter().zip(actions) {
+            report.expect_refusal(call, errno)?;
+        }
+        ensure!(outcome.refusals()?.iter().filter(|event| event.reason == "device_bound").count() >= 4, "{outcome:?}");
+    }
+    wire.expect_no("secret")
+}
+
+#[test]
 fn ordinary_sockets_can_be_made() -> Result<()> {
     let network = Network::new()?;
     let kinds = [

@@ -78,6 +78,18 @@ fn the_kernel_says_who_asked_and_whom() -> Result<()> {
 }
 
 #[test]
+fn whoever_asked_over_a_connection_is_forgotten_when_it_is_closed() -> Result<()> {
+    let network = Network::new()?;
+    let stage = Stage::new(&network)?;
+    for server in [public_v4(1), public_v6(1)] {
+        stage.probe(&format!("ask-tcp {} hello", SocketAddr::new(server, 53)))?.expect_success()?;
+        // The last packets of the connection leave after its end.
+        until("the end of the connection", SOON, || Ok(stage.asker()?.is_none().then_some(())))?;
+    }
+    Ok(())
+}
+
+#[test]
 fn what_an_ungoverned_socket_sends_to_the_proxy_has_no_asker() -> Result<()> {
     let network = Network::new()?;
     let stage = Stage::new(&network)?;

@@ -92,8 +92,8 @@ fn message(observation: &Observation, names: &str, policy: &str) -> String {
             "a socket of another workload shares this port, so nobody could tell whose question it is; use another port"
                 .to_owned()
         }
-        Reason::DeviceBound => "the socket is bound to a network device, so egress cannot answer its question about a name; \
-                                ask without SO_BINDTODEVICE"
+        Reason::DeviceBound => "the socket uses one network device, by which it reaches neither loopback nor egress, which answers \
+                                questions about names; use no SO_BINDTODEVICE, IP_UNICAST_IF or IP_PKTINFO"
             .to_owned(),
         Reason::Rule | Reason::OwnLoopback | Reason::Accepted | Reason::Deferred | Reason::Question => {
             format!("{what} is allowed")

@@ -36,6 +36,9 @@ pub(super) struct Refused {
     pub(super) reason: &'static str,
     pub(super) message: String,
     pub(super) allow: Option<String>,
+    /// Whether the policy has nothing against the name, which is not denied then: musl takes "no such name" for one type
+    /// as the answer for all.
+    pub(super) is_name_allowed: bool,
 }
 
 impl Refused {
@@ -49,7 +52,8 @@ impl Refused {
             }
             Refusal::NotAName | Refusal::NotAnAddress | Refusal::Type | Refusal::OverBudget(_) => None,
         };
-        Self { reason: refusal.name(), message: refusal.message(question, policy), allow }
+        let is_name_allowed = matches!(refusal, Refusal::Type | Refusal::Withheld(_));
+        Self { reason: refusal.name(), message: refusal.message(question, policy), allow, is_name_allowed }
     }
 }
 
@@ -80,22 +84,24 @@ impl Client {
     /// Name servers gave no answer.
     pub(super) fn fail(self, text: &str, origin: Origin) -> [Turn; 2] {
         let reply = self.question.fail(text);
-        let failed = Refused { reason: ALLOWED, message: text.to_owned(), allow: None };
+        let failed = Refused { reason: ALLOWED, message: text.to_owned(), allow: None, is_name_allowed: true };
         self.end(reply, Verdict::Allow, Some(failed), ResponseCode::ServFail, origin, Told::default())
     }
 
     /// It is our fault that there is no answer.
     pub(super) fn turn_away(self, reason: &'static str, text: &str, origin: Origin) -> [Turn; 2] {
         let reply = self.question.fail(text);
-        let failed = Refused { reason, message: text.to_owned(), allow: None };
+        let failed = Refused { reason, message: text.to_owned(), allow: None, is_name_allowed: true };
         self.end(reply, Verdict::Deny, Some(failed), ResponseCode::ServFail, origin, Told::default())
     }
 
     fn deny(self, code: RefusalCode, refused: Refused, origin: Origin, told: Told) -> [Turn; 2] {
-        let reply = self.question.refuse(code, &refused.message);
-        let code = match code {
-            RefusalCode::Refused => ResponseCode::Refused,
-            RefusalCode::NxDomain => ResponseCode::NxDomain,
+        let (reply, code) = match code {
+            RefusalCode::NxDomain if refused.is_name_allowed => {
+                (self.question.withhold(&refused.message), ResponseCode::NoError)
+            }
+            RefusalCode::NxDomain => (self.question.refuse(code, &refused.message), ResponseCode::NxDomain),
+            RefusalCode::Refused => (self.question.refuse(code, &refused.message), ResponseCode::Refused),
         };
         self.end(reply, Verdict::Deny, Some(refused), code, origin, told)
     }
@@ -115,9 +121,8 @@ impl Client {
         });
         // What was let through counts as that, whatever came of it then.
         let (reason, message, allow) = match (exempt, refused) {
-            (Some(Refused { reason, message, allow }), _) | (None, Some(Refused { reason, message, allow })) => {
-                (reason, Some(message), allow)
-            }
+            (Some(Refused { reason, message, allow, .. }), _)
+            | (None, Some(Refused { reason, message, allow, .. })) => (reason, Some(message), allow),
             (None, None) => (ALLOWED, None, None),
         };
         let lookup = Lookup {

@@ -62,6 +62,11 @@ impl Question {
         self.reply().code(code).error(ExtendedError::Blocked, text).finish()
     }
 
+    /// The reply that there is nothing, and why: for a name that is there, of which what was asked for is refused.
+    pub fn withhold(&self, text: &str) -> Vec<u8> {
+        self.reply().error(ExtendedError::Blocked, text).finish()
+    }
+
     /// The reply that says that no name server gave an answer.
     pub fn fail(&self, text: &str) -> Vec<u8> {
         self.reply().code(ResponseCode::ServFail).error(ExtendedError::NetworkError, text).finish()

@@ -1,30 +1,32 @@
 //! How far an answer's chain of CNAMEs goes.
 
+use std::collections::BTreeMap;
+
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-/// The name at which the chain from `name` ends, if there are no records of the type there.
+use crate::dns::release::{CHAIN_MAX, RECORDS_MAX};
+
+/// The name at which the chain from `name` ends, if there are no records of the type there. There is none to a chain that
+/// is longer than is released.
 pub(super) fn open_end(name: &Name, kind: RecordType, records: &[Record]) -> Option<Name> {
     if kind == RecordType::CNAME || kind == RecordType::ANY {
         return None;
     }
-    let mut end = name;
-    // A chain has at most as many links as there are records; one that bites its tail is not followed further.
-    for _ in records {
-        let next = records
-            .iter()
-            .filter(|record| record.name == *end)
-            .find_map(|record| if let RData::CNAME(target) = &record.data { Some(&target.0) } else { None });
-        match next {
-            Some(target) => end = target,
-            None if end == name || records.iter().any(|record| record.name == *end && record.record_type() == kind) => {
-                return None;
-            }
-            None => return Some(end.clone()),
+    // An answer has thousands of records, and looking through all of them for each link would take seconds.
+    let mut next: BTreeMap<&Name, &Name> = BTreeMap::new();
+    for record in records.iter().take(RECORDS_MAX) {
+        if let RData::CNAME(target) = &record.data {
+            next.entry(&record.name).or_insert(&target.0);
         }
     }
-    // The last record was a link to a name that has none.
-    let is_loop = records.iter().any(|record| record.name == *end);
-    (end != name && !is_loop).then(|| end.clone())
+    let (mut end, mut links) = (name, 0);
+    // Each link is taken out, so a chain that bites its tail ends.
+    while let Some(target) = next.remove(end) {
+        (end, links) = (target, links + 1);
+    }
+    let is_answer = |record: &Record| [kind, RecordType::CNAME].contains(&record.record_type());
+    let is_closed = records.iter().any(|record| is_answer(record) && record.name == *end);
+    (end != name && links <= CHAIN_MAX && !is_closed).then(|| end.clone())
 }
 
 #[cfg(test)]
@@ -55,6 +57,19 @@ mod tests {
             assert_eq!(found, expected.map(name), "{records:?}");
         }
         assert_eq!(open_end(&name("a.example."), RecordType::CNAME, &[alias("a.example.", "b.example.")]), None);
+    }
+
+    #[test]
+    fn a_chain_that_is_longer_than_what_is_released_is_not_followed() {
+        for (links, expected) in [(CHAIN_MAX, true), (CHAIN_MAX + 1, false), (RECORDS_MAX, false)] {
+            let link = |number: usize| {
+                let target = name(&format!("n{}.example.", number + 1));
+                Record::from_rdata(name(&format!("n{number}.example.")), 60, RData::CNAME(CNAME(target)))
+            };
+            let records: Vec<Record> = (0..links).rev().map(link).collect();
+            let end = open_end(&name("n0.example."), RecordType::A, &records);
+            assert_eq!(end, expected.then(|| name(&format!("n{links}.example."))), "{links}");
+        }
     }
 
     fn name(text: &str) -> Name {

@@ -32,6 +32,19 @@ fn the_refusal_of_a_question_has_the_code_of_the_policy() {
 }
 
 #[test]
+fn an_allowed_name_is_not_said_not_to_be_there_because_of_its_type_or_its_addresses() {
+    let mut talk = Talk::new("allow: ['*.example.com']\ndns: {refuse: nxdomain, types: [A]}");
+    let reply_to_type = reply(&talk.ask(1, "www.example.com", RecordType::AAAA), 1);
+    talk.ask(2, "www.example.com", A);
+    let effects = talk.answer("www.example.com", A, &answered(vec![address("www.example.com", 60, "10.0.0.1")]));
+    for reply in [reply_to_type, reply(&effects, 2)] {
+        assert!(reply.code == "NoError" && reply.answers.is_empty(), "{reply:?}");
+        assert!(reply.text.contains("policy `test`"), "{reply:?}");
+    }
+    assert_eq!(reply(&talk.ask(3, "example.com", A), 3).code, "NXDomain");
+}
+
+#[test]
 fn an_answer_of_special_purpose_addresses_is_refused_and_a_mixed_one_is_cut() {
     let mut talk = Talk::new("allow: ['*.example.com', 10.0.0.0/24]");
     for (id, ips, expected) in [

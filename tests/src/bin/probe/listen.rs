@@ -76,6 +76,36 @@ pub(crate) fn own_datagrams(calls: &mut Calls, address: SocketAddr) -> Result<()
     calls.call("recv", || client.recv(&mut buffer)).map(drop)
 }
 
+pub(crate) fn off_loopback(calls: &mut Calls, device: &str, address: SocketAddr, mark: &str) -> Result<(), Failed> {
+    let client = calls.call("socket", || Socket::new(Domain::for_address(address), Type::DGRAM, None))?;
+    if address.ip().is_loopback() {
+        let _server = calls.call("bind", || UdpSocket::bind(address))?;
+        calls.call("setsockopt", || client.bind_device(Some(device.as_bytes())))?;
+        calls.call("sendto", || client.send_to(mark.as_bytes(), &address.into())).map(drop)
+    } else {
+        calls.call("connect", || client.connect(&address.into()))?;
+        calls.call("setsockopt", || client.bind_device(Some(device.as_bytes())))?;
+        calls.call("send", || client.send(mark.as_bytes())).map(drop)
+    }
+}
+
+pub(crate) fn off_loopback_tcp(calls: &mut Calls, device: &str, address: SocketAddr, mark: &str) -> Result<(), Failed> {
+    let listener = calls.call("bind", || TcpListener::bind(address))?;
+    let client = calls.call("connect", || TcpStream::connect_timeout(&address, CONNECT_MAX))?;
+    let (server, _) = calls.call("accept", || listener.accept())?;
+    let client = Socket::from(client);
+    calls.call("setsockopt", || {
+        client.bind_device(Some(device.as_bytes()))?;
+        client.set_linger(Some(Duration::ZERO))
+    })?;
+    calls.call("send", || client.send(mark.as_bytes()))?;
+    // Nothing comes: the data stay in the client's socket, and end with it.
+    calls.call("recv", || {
+        server.set_read_timeout(Some(Duration::from_millis(500)))?;
+        (&server).read_exact(&mut [0])
+    })
+}
+
 pub(crate) fn take_over(calls: &mut Calls, address: SocketAddr, mark: &str) -> Result<(), Failed> {
     let own = calls.call("socket", || Socket::new(Domain::for_address(address), Type::DGRAM, None))?;
     calls.call("setsockopt", || own.set_reuse_address(true))?;

@@ -26,6 +26,9 @@
 //!   whom it seems to be with.
 //! - `ask-two ADDRESS ADDRESS`: one socket, two servers.
 //! - `ask-on-device DEVICE ADDRESS MARK`: with `SO_BINDTODEVICE`.
+//! - `off-loopback DEVICE ADDRESS MARK`: a datagram with `SO_BINDTODEVICE` to an own server on loopback, and one of a
+//!   connected socket to a server elsewhere.
+//! - `off-loopback-tcp DEVICE ADDRESS MARK`: a connection to an own server, which is bound to the device then.
 //! - `ask-shared-port SECONDS LOCAL ADDRESS`: from a port that others may share; keeps it for some time.
 //! - `unix PATH`: connect to a socket in the file system.
 //! - `unix-listen SECONDS PATH`: listen there, say so, accept one connection.
@@ -102,6 +105,8 @@ fn act(calls: &mut Calls, words: &[&str]) -> Result<()> {
         ["ask-tcp", address, mark] => questions::tcp(calls, read(address)?, mark),
         ["ask-two", one, other] => questions::two(calls, read(one)?, read(other)?),
         ["ask-on-device", device, address, mark] => questions::on_device(calls, device, read(address)?, mark),
+        ["off-loopback", device, address, mark] => listen::off_loopback(calls, device, read(address)?, mark),
+        ["off-loopback-tcp", device, address, mark] => listen::off_loopback_tcp(calls, device, read(address)?, mark),
         ["ask-shared-port", seconds, from, to] => questions::shared_port(calls, read(seconds)?, read(from)?, read(to)?),
         ["inherited", descriptor, mark] => actions::inherited(calls, read(descriptor)?, mark),
         ["routing-header", via, address, mark] => routing::send(calls, read(via)?, read(address)?, mark),
