@@ -10,7 +10,7 @@ use egress_common::{Address, Protocol, question::DNS_PORT};
 
 use crate::{
     connect::PROCEED,
-    context::{Context, End, LOOPBACK_V4, LOOPBACK_V6, Socket},
+    context::{self, Context, End, LOOPBACK_V4, LOOPBACK_V6, PeerLookup, Socket},
     maps::CAN_SET_ERRNO,
 };
 
@@ -222,6 +222,13 @@ impl Context for Call {
     #[inline(always)]
     fn as_ptr(&self) -> *mut c_void {
         self.call.cast()
+    }
+}
+
+impl PeerLookup for Call {
+    #[inline(always)]
+    fn peer_is_of(&self, protocol: Protocol, local: &End, peer: &End, workload: u32) -> bool {
+        context::peer_of_call_is_of(self.call, protocol.wire().into(), local, peer, workload) == 1
     }
 }
 

@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_sock},
+    bindings::{__sk_buff, bpf_sock, bpf_sock_addr},
     helpers::generated::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
         bpf_sk_release,
@@ -23,7 +23,7 @@ const TCP_LISTEN: u32 = 10;
 /// `BPF_F_CURRENT_NETNS`: look the socket up in the namespace of the context.
 const CURRENT_NETNS: u64 = u64::MAX;
 
-/// A context from which sockets can be looked up.
+/// What a program is given.
 pub(crate) trait Context {
     /// The context as helpers take it.
     fn as_ptr(&self) -> *mut c_void;
@@ -34,6 +34,12 @@ pub(crate) trait Context {
         // SAFETY: every implementor wraps the context of a program type that may call this helper.
         unsafe { bpf_get_socket_cookie(self.as_ptr()) }
     }
+}
+
+/// A context from which the socket at the far end can be looked up.
+pub(crate) trait PeerLookup: Context {
+    /// Whether the socket that would receive a packet from `local` to `peer` belongs to this workload.
+    fn peer_is_of(&self, protocol: Protocol, local: &End, peer: &End, workload: u32) -> bool;
 }
 
 /// One end of a flow.
@@ -134,6 +140,13 @@ impl Context for Skb {
     }
 }
 
+impl PeerLookup for Skb {
+    #[inline(always)]
+    fn peer_is_of(&self, protocol: Protocol, local: &End, peer: &End, workload: u32) -> bool {
+        peer_of_packet_is_of(self.context, protocol.wire().into(), local, peer, workload) == 1
+    }
+}
+
 impl Headers for Skb {
     #[inline(always)]
     fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
@@ -219,20 +232,44 @@ pub(crate) const LOOPBACK_V6: Address = Address::from_words([0, 0, 0, u32::from_
 /// `LOOPBACK_IFINDEX` of `include/net/flow.h`: loopback has it in every network namespace; 0 is no device.
 const LOOPBACK_DEVICE: u32 = 1;
 
-/// Whether the socket that would receive a packet from `local` to `peer` belongs to this workload.
-#[inline(always)]
-pub(crate) fn peer_is_own(ctx: &impl Context, protocol: Protocol, local: &End, peer: &End, workload: u32) -> bool {
-    peer_workload(ctx.as_ptr(), protocol, local, peer) == Some(workload)
+/// Whether the socket that would receive a packet from `local` to `peer` belongs to this workload, see
+/// [`PeerLookup`]. Checked by the verifier once, see `decide_destination`; once for each type of context, because
+/// it wants to know the type.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn peer_of_packet_is_of(
+    ctx: *mut __sk_buff,
+    protocol: u32,
+    local: *const End,
+    peer: *const End,
+    workload: u32,
+) -> u32 {
+    u32::from(peer_workload(ctx.cast(), protocol, local, peer) == Some(workload))
+}
+
+/// The same for a call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn peer_of_call_is_of(
+    ctx: *mut bpf_sock_addr,
+    protocol: u32,
+    local: *const End,
+    peer: *const End,
+    workload: u32,
+) -> u32 {
+    u32::from(peer_workload(ctx.cast(), protocol, local, peer) == Some(workload))
 }
 
 /// The workload of the socket that would receive a packet from `local` to `peer`.
-///
-/// Not inlined, because every hook calls it, seldom, and its tuple is a tenth of the BPF stack.
-#[inline(never)]
-fn peer_workload(ctx: *mut c_void, protocol: Protocol, local: &End, peer: &End) -> Option<u32> {
+#[inline(always)]
+fn peer_workload(ctx: *mut c_void, protocol: u32, local: *const End, peer: *const End) -> Option<u32> {
+    // SAFETY: callers pass the address of a value; the verifier demands this check all the same.
+    let local = unsafe { local.as_ref() }?;
+    // SAFETY: as above.
+    let peer = unsafe { peer.as_ref() }?;
     let (mut tuple, size) = tuple(local, peer);
     let tuple = (&raw mut tuple).cast();
-    let found = match protocol {
+    let found = match Protocol::from_wire(protocol as u8)? {
         // SAFETY: `tuple` is initialised as a whole, and `size` is the size of its family's part.
         Protocol::Tcp => unsafe { bpf_sk_lookup_tcp(ctx, tuple, size, CURRENT_NETNS, 0) },
         // SAFETY: as above.

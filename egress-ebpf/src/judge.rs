@@ -7,7 +7,7 @@ use egress_common::{
 };
 
 use crate::{
-    context::{self, Context, End},
+    context::{End, PeerLookup},
     maps::{self, ADDRESSES_V4, ADDRESSES_V6, NETWORKS_V4, NETWORKS_V6, NetworkKey, POLICIES, PORT_SETS},
 };
 
@@ -51,7 +51,7 @@ impl Judge {
 
     /// What the policy says of the destination, and on loopback whose socket it is.
     #[inline(always)]
-    pub(crate) fn decide(&self, ctx: &impl Context, protocol: Protocol, local: &End, remote: &End) -> Decision {
+    pub(crate) fn decide(&self, ctx: &impl PeerLookup, protocol: Protocol, local: &End, remote: &End) -> Decision {
         let decision = self.decide_destination(protocol, remote);
         match (decision.verdict, decision.reason) {
             (Verdict::Allow, _) | (Verdict::Deny, Reason::Unbound | Reason::BlockedPort) => decision,
@@ -76,8 +76,8 @@ impl Judge {
 
     /// Whether the far end is on loopback and a socket of this workload.
     #[inline(always)]
-    pub(crate) fn is_own(&self, ctx: &impl Context, protocol: Protocol, local: &End, remote: &End) -> bool {
-        remote.address.is_loopback() && context::peer_is_own(ctx, protocol, local, remote, self.binding.workload)
+    pub(crate) fn is_own(&self, ctx: &impl PeerLookup, protocol: Protocol, local: &End, remote: &End) -> bool {
+        remote.address.is_loopback() && ctx.peer_is_of(protocol, local, remote, self.binding.workload)
     }
 }
 

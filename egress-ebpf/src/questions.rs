@@ -10,7 +10,7 @@ use egress_common::{
 
 use crate::{
     call::Call,
-    context::{self, Context, End, LOOPBACK_V4, LOOPBACK_V6, Socket},
+    context::{Context, End, LOOPBACK_V4, LOOPBACK_V6, PeerLookup, Socket},
     judge::Judge,
     maps::{self, ASKERS, LISTENERS},
     report::Flow,
@@ -81,7 +81,7 @@ pub(crate) fn asked(call: &Call, seen: End) -> Option<Address> {
 
 /// Whether the far end is the proxy, and the socket was led there.
 #[inline(always)]
-pub(crate) fn are_led(ctx: &impl Context, socket: &Socket, protocol: Protocol, local: &End, remote: &End) -> bool {
+pub(crate) fn are_led(ctx: &impl PeerLookup, socket: &Socket, protocol: Protocol, local: &End, remote: &End) -> bool {
     remote.address.is_loopback()
         && maps::questions(socket).is_some_and(|questions| questions.server_at(remote.port).is_some())
         && is_proxy(ctx, protocol, local, remote)
@@ -89,8 +89,8 @@ pub(crate) fn are_led(ctx: &impl Context, socket: &Socket, protocol: Protocol, l
 
 /// Whether a socket of the proxy would receive what is sent there: its port may be another's when it is dead.
 #[inline(always)]
-fn is_proxy(ctx: &impl Context, protocol: Protocol, local: &End, remote: &End) -> bool {
-    context::peer_is_own(ctx, protocol, local, remote, PROXY_WORKLOAD)
+fn is_proxy(ctx: &impl PeerLookup, protocol: Protocol, local: &End, remote: &End) -> bool {
+    ctx.peer_is_of(protocol, local, remote, PROXY_WORKLOAD)
 }
 
 /// Tells the proxy whose question it is, before the question arrives there.
