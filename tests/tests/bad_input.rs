@@ -62,7 +62,7 @@ fn a_policy_with_a_problem_is_reported_with_its_place() -> Result<()> {
         ("port 0", policy::allowing(&["{network: 10.0.0.0/8, ports: [0]}"], ""), &["policy.yaml:4:"]),
         ("reversed range", policy::allowing(&["{network: 10.0.0.0/8, ports: [9-8]}"], ""), &["policy.yaml:4:", "9-8"]),
         ("blocked port 70000", policy::allowing(policy::NOTHING, "blocked_ports: [70000]\n"), &["policy.yaml:4:17"]),
-        ("wildcard", policy::allowing(&["*.example.com"], ""), &["*.example.com"]),
+        ("wildcard inside", policy::allowing(&["a.*.example.com"], ""), &["policy.yaml:4:5", "a.*.example.com"]),
     ] {
         expect_failure(&network, Egress::under(&network.client, &text)?, words).context(what)?;
     }

@@ -20,8 +20,9 @@ fn curl_goes_on_to_an_address_that_is_allowed() -> Result<()> {
     let https = Https::start(&network.world, &["api.example.com"], &everywhere)?;
     for allowed in addresses {
         for refuse in ["EPERM", "ECONNREFUSED", "EHOSTUNREACH"] {
-            // Networks and not the name, so that the other three addresses are refused.
-            let policy = policy::allowing(&[allowed.to_string()], &format!("refuse: {refuse}\n"));
+            // The name with another port only, so that it resolves and the other three addresses are refused.
+            let rules = ["api.example.com:9".to_owned(), allowed.to_string()];
+            let policy = policy::allowing(&rules, &format!("refuse: {refuse}\n"));
             let outcome = Egress::under(&network.client, &policy)?.run(https.curl(&["https://api.example.com/"]))?;
             outcome.expect_success().with_context(|| format!("only {allowed} is allowed, refuse: {refuse}"))?;
             ensure!(outcome.finished.stdout == format!("{allowed}\n"), "{outcome:?}");

@@ -69,8 +69,9 @@ fn names_resolve_again_when_a_dead_name_server_is_back() -> Result<()> {
     let first = asking(&["udp", SERVER, "first.example.com"]);
     let text = "first() { \"$1\" \"$2\" \"$3\" \"$4\" \"$5\"; }; first \"$@\"; shift 5; exec \"$@\"";
     let shell = ["sh", "-c", text, "sh"].map(Into::into).to_vec();
-    let mut governed = run.option("--resolver").option(format!("{DNS_V4}:53")).start([shell, first, words].concat())?;
-    governed.running.until_printed("\n")?;
+    let governed = run.option("--resolver").option(format!("{DNS_V4}:53")).start([shell, first, words].concat())?;
+    let mut all_given_up = || Ok(governed.running.stdout()?.contains('\n').then_some(()));
+    until("a first answer", Duration::from_secs(30), &mut all_given_up)?;
     let server = Misbehaving::start(&network.world, DNS_V4)?;
     server.reply(API, [Reply::addresses(60, &[public_v4(1)])])?;
     let all = told(&governed.finish()?)?;

@@ -248,14 +248,18 @@ impl Exchange {
 
     /// A question that the policy has something against.
     fn refuse(&mut self, policy: &Policy, mut client: Client, refusal: Refusal, now: Moment) -> Vec<Turn> {
+        let is_over_budget = matches!(refusal, Refusal::LongLabel | Refusal::OverBudget(_));
         let refused = Refused::by(refusal, &client.question, policy);
+        let warning = if is_over_budget { self.alerts.warn(&client.asker, &refused, now) } else { None };
+        let mut turns: Vec<Turn> = warning.map(Turn::Warn).into_iter().collect();
         match policy.mode {
-            Mode::Enforce => client.refuse(policy.dns.refuse, refused).into(),
+            Mode::Enforce => turns.extend(client.refuse(policy.dns.refuse, refused)),
             Mode::Audit => {
                 client.exempt = Some(refused);
-                self.forward(policy, client, Way { learns: false, counts: false }, now)
+                turns.extend(self.forward(policy, client, Way { learns: false, counts: false }, now));
             }
         }
+        turns
     }
 
     fn forward(&mut self, policy: &Policy, mut client: Client, way: Way, now: Moment) -> Vec<Turn> {
