@@ -1,18 +1,11 @@
 //! Asks name servers. Only this process asks, and never from inside a governed cgroup.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use hickory_resolver::{
-    Hosts,
-    proto::{
-        op::Query,
-        rr::{self, Name, RData, Record},
-    },
+use hickory_resolver::proto::{
+    op::Query,
+    rr::{self, Name, RData, Record},
 };
 use rustls::RootCertStore;
 use tokio::{
@@ -20,12 +13,16 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::server::{Given, Server};
+use self::{
+    hosts::HostsFile,
+    server::{Given, Server},
+};
 use super::question::{Answer, Asked, Outcome};
 use crate::policy::{NameServer, RecordType};
 
 mod chain;
 mod health;
+mod hosts;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -42,15 +39,19 @@ const NEXT_SERVER_AFTER: Duration = Duration::from_secs(1);
 /// whole, so more than one is rare; beyond it the chain is passed on as far as it is known.
 const CHAIN_QUESTIONS_MAX: usize = 8;
 
-/// Seconds after which the hosts file is read again for a name that it lists.
+/// Seconds after which the hosts file is looked at again for a name that it lists.
 const HOSTS_TTL_SECONDS: u32 = 60;
 
 /// The port of DNS.
 pub const DNS_PORT: u16 = 53;
 
+/// The hosts file of this machine.
+const HOSTS: &str = "/etc/hosts";
+
 /// Asks the hosts file and then the name servers. Its clones share what is known about the servers.
 #[derive(Clone, Debug)]
 pub struct Upstream {
+    hosts: Arc<HostsFile>,
     servers: Arc<[Server]>,
 }
 
@@ -73,7 +74,8 @@ impl Upstream {
     /// Trusts these certificate authorities instead of the system's.
     fn trusting(servers: &[NameServer], roots: RootCertStore) -> anyhow::Result<Self> {
         let tls = server::tls(roots)?;
-        Ok(Self { servers: servers.iter().map(|server| Server::new(server, &tls)).collect() })
+        let servers = servers.iter().map(|server| Server::new(server, &tls)).collect();
+        Ok(Self { hosts: Arc::new(HostsFile::at(HOSTS)), servers })
     }
 
     /// What the hosts file says if it lists the name, else what the name servers answer.
@@ -82,7 +84,7 @@ impl Upstream {
         let answer = match Name::from_ascii(asked.name.as_str()) {
             Ok(mut name) => {
                 name.set_fqdn(true);
-                match listed_in_hosts(&name, asked.kind) {
+                match self.listed_in_hosts(&name, asked) {
                     Some(answer) => Ok(answer),
                     None => self.ask_servers(&name, asked.kind, begun + QUESTION_TIME).await,
                 }
@@ -90,6 +92,20 @@ impl Upstream {
             Err(error) => Err(error.to_string()),
         };
         Outcome { answer, took: begun.elapsed() }
+    }
+
+    /// What the hosts file says of the name, if it lists it in either family.
+    fn listed_in_hosts(&self, name: &Name, asked: &Asked) -> Option<Answer> {
+        if asked.kind != RecordType::A && asked.kind != RecordType::AAAA {
+            return None;
+        }
+        let listed = self.hosts.addresses(&asked.name);
+        if listed.is_empty() {
+            return None;
+        }
+        let wanted = listed.into_iter().filter(|address| address.is_ipv4() == (asked.kind == RecordType::A));
+        let records = wanted.map(|address| Record::from_rdata(name.clone(), HOSTS_TTL_SECONDS, RData::from(address)));
+        Some(Answer { exists: true, records: records.collect(), negative_ttl: HOSTS_TTL_SECONDS })
     }
 
     /// Asks until the chain of CNAMEs is whole.
@@ -132,26 +148,6 @@ impl Upstream {
         }
         Err("timed out".to_owned())
     }
-}
-
-/// What the hosts file says of the name, if it lists it in either family. It is small, and read at every question so
-/// that a change counts.
-fn listed_in_hosts(name: &Name, kind: RecordType) -> Option<Answer> {
-    if kind != RecordType::A && kind != RecordType::AAAA {
-        return None;
-    }
-    let hosts = Hosts::from_system().ok()?;
-    let lookups = [rr::RecordType::A, rr::RecordType::AAAA]
-        .into_iter()
-        .filter_map(|kind| hosts.lookup_static_host(&Query::query(name.clone(), kind)));
-    let listed: Vec<IpAddr> =
-        lookups.flat_map(|lookup| lookup.answers().to_vec()).filter_map(|record| record.data.ip_addr()).collect();
-    if listed.is_empty() {
-        return None;
-    }
-    let wanted = listed.into_iter().filter(|address| address.is_ipv4() == (kind == RecordType::A));
-    let records = wanted.map(|address| Record::from_rdata(name.clone(), HOSTS_TTL_SECONDS, RData::from(address)));
-    Some(Answer { exists: true, records: records.collect(), negative_ttl: HOSTS_TTL_SECONDS })
 }
 
 /// The certificate authorities that this machine trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
