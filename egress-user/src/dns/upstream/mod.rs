@@ -17,7 +17,10 @@ use self::{
     hosts::HostsFile,
     server::{Given, Server},
 };
-use super::question::{Answer, Asked, Outcome};
+use super::{
+    name,
+    question::{Answer, Asked, Outcome},
+};
 use crate::policy::{NameServer, RecordType};
 
 mod chain;
@@ -81,15 +84,12 @@ impl Upstream {
     /// What the hosts file says if it lists the name, else what the name servers answer.
     pub async fn ask(&self, asked: &Asked) -> Outcome {
         let begun = Instant::now();
-        let answer = match Name::from_ascii(asked.name.as_str()) {
-            Ok(mut name) => {
-                name.set_fqdn(true);
-                match self.listed_in_hosts(&name, asked) {
-                    Some(answer) => Ok(answer),
-                    None => self.ask_servers(&name, asked.kind, begun + QUESTION_TIME).await,
-                }
-            }
-            Err(error) => Err(error.to_string()),
+        let answer = match name::write(&asked.name) {
+            Some(name) => match self.listed_in_hosts(&name, asked) {
+                Some(answer) => Ok(answer),
+                None => self.ask_servers(&name, asked.kind, begun + QUESTION_TIME).await,
+            },
+            None => Err("the name cannot be written in a question".to_owned()),
         };
         Outcome { answer, took: begun.elapsed() }
     }

@@ -115,7 +115,9 @@ pub(super) fn reply_to(query: &Message) -> Message {
 
 pub(super) fn with_address(query: &Message, text: &str) -> Message {
     let mut reply = reply_to(query);
-    reply.add_answer(address(&query.queries[0].name().to_string(), text));
+    let mut record = address("any.example.", text);
+    record.name.clone_from(query.queries[0].name());
+    reply.add_answer(record);
     reply
 }
 

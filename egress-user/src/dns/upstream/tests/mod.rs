@@ -29,6 +29,13 @@ async fn the_whole_answer_section_is_passed_on_whatever_was_asked_for() {
 }
 
 #[tokio::test]
+async fn a_name_that_begins_with_a_dash_is_asked_for() {
+    let fake = Fake::udp(|query| vec![with_address(query, "192.0.2.1")]).await;
+    let answer = ask(&[fake.plain()], "-r4.video.example", RecordType::A).await.unwrap();
+    assert_eq!(answer.records.len(), 1);
+}
+
+#[tokio::test]
 async fn that_there_is_nothing_is_an_answer_with_the_time_that_its_zone_gives() {
     for (code, exists) in [(ResponseCode::NXDomain, false), (ResponseCode::NoError, true)] {
         let fake = Fake::udp(move |query| {
