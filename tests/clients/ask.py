@@ -80,7 +80,9 @@ def make(server, kind=socket.SOCK_DGRAM, mapped=False):
 
 
 def tell(**what):
-    print(json.dumps(what), flush=True)
+    # In one write: others may write to the same file.
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
 
 
 def attempt(act):

@@ -110,7 +110,12 @@ fn a_listener_that_slipped_past_bind_is_never_reached() -> Result<()> {
 fn listening_port(network: &Network) -> Result<Option<u16>> {
     let table = network.client.network.enter(|| std::fs::read_to_string("/proc/thread-self/net/tcp"));
     let table = table.context("read the table of TCP sockets")?;
-    let line = table.lines().find(|line| line.split_whitespace().nth(3) == Some("0A"));
+    // On any address: the DNS proxy listens on loopback.
+    let is_listener = |line: &&str| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next().is_some_and(|local| local.starts_with("00000000:")) && words.nth(1) == Some("0A")
+    };
+    let line = table.lines().find(is_listener);
     let port = line.and_then(|line| line.split_whitespace().nth(1)?.rsplit_once(':'));
     port.map(|(_, port)| u16::from_str_radix(port, 16).context("read a port")).transpose()
 }
