@@ -1,10 +1,11 @@
 //! Questions reach us on every kind of socket, and answers come back as from the server that was asked.
 
-use std::net::IpAddr;
+use std::{ffi::OsString, net::IpAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::{
-    names::{API, ASKED, ASKED_V6, Names, script, told},
+    egress::binary,
+    names::{API, ASKED, ASKED_V6, Names, asking, script, told},
     network::{CLIENT_V4, mapped, public_v4, public_v6},
     policy,
     servers::misbehaving::Reply,
@@ -138,4 +139,25 @@ fn another_network_namespace_that_ends_leaves_the_first_as_it_was() -> Result<()
         told.expect_addresses(&[public_v4(1)])?;
     }
     Ok(())
+}
+
+#[test]
+fn a_run_inside_a_run_resolves_what_both_allow() -> Result<()> {
+    let names = Names::new()?;
+    names.server.reply("other.example.com", [Reply::addresses(60, &[public_v4(2)])])?;
+    let inner = "\"$0\" run --quiet --allow 'api.example.com:443' --allow 'outer.example.org:443' -- \"$@\"";
+    for (name, is_allowed) in [(API, true), ("other.example.com", false), ("outer.example.org", false)] {
+        let mut command: Vec<OsString> = ["sh", "-c", inner].map(OsString::from).to_vec();
+        command.push(binary()?.into());
+        command.extend(asking(&["udp", "203.0.113.53", name]));
+        let outcome = names.under(&policy::allowing(&["*.example.com"], ""))?.run(command)?;
+        let [told] = told(&outcome)?.try_into().map_err(|all| anyhow::anyhow!("{all:?}"))?;
+        if is_allowed {
+            told.expect_addresses(&[public_v4(1)])?;
+            ensure!(told.from == Some((ASKED, 53)), "{told:?}");
+        } else {
+            ensure!(told.addresses.is_empty() && told.code != Some(0), "{name}: {told:?}");
+        }
+    }
+    names.server.expect_no_question("outer.example.org")
 }
