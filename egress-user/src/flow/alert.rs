@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::record::{self, Source};
+use super::record::{self, Head, Source};
 use crate::dns::question::Asker;
 
 /// Something that ordinary software does not do.
@@ -23,12 +23,8 @@ pub struct Alert {
 
 #[derive(Serialize)]
 struct AlertRecord<'a> {
-    time: String,
-    kind: &'static str,
-    cgroup: &'a str,
-    policy: &'a str,
-    pid: u32,
-    command: &'a str,
+    #[serde(flatten)]
+    head: Head<'a>,
     detector: &'static str,
     reason: &'static str,
     message: &'a str,
@@ -39,12 +35,7 @@ impl Alert {
     pub fn event_line(&self, source: &Source) -> String {
         let Self { time, detector, reason, asker, message } = self;
         record::line(&AlertRecord {
-            time: record::rfc3339(*time),
-            kind: "alert",
-            cgroup: &source.cgroup,
-            policy: &source.policy,
-            pid: asker.pid,
-            command: &asker.command,
+            head: Head::new(*time, "alert", source, asker.pid, &asker.command),
             detector,
             reason,
             message,

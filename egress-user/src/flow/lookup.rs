@@ -9,7 +9,7 @@ use egress_common::Verdict;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::record::{self, Source};
+use super::record::{self, Head, Source};
 use crate::{
     dns::question::{Asker, Transport},
     policy::RecordType,
@@ -94,12 +94,8 @@ pub enum Origin {
 /// One line of `--events`.
 #[derive(Serialize)]
 struct LookupRecord<'a> {
-    time: String,
-    kind: &'static str,
-    cgroup: &'a str,
-    policy: &'a str,
-    pid: u32,
-    command: &'a str,
+    #[serde(flatten)]
+    head: Head<'a>,
     server: SocketAddr,
     transport: &'static str,
     name: &'a str,
@@ -148,12 +144,7 @@ impl Lookup {
             Origin::Policy => ("policy", None),
         };
         record::line(&LookupRecord {
-            time: record::rfc3339(*time),
-            kind: "dns_query",
-            cgroup: &source.cgroup,
-            policy: &source.policy,
-            pid: asker.pid,
-            command: &asker.command,
+            head: Head::new(*time, "dns_query", source, asker.pid, &asker.command),
             server: asker.server,
             transport: match transport {
                 Transport::Udp => "udp",

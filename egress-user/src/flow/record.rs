@@ -20,15 +20,29 @@ pub struct Source {
     pub policy: String,
 }
 
-/// One line of `--events`.
+/// What every line of `--events` begins with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct EventRecord<'a> {
+pub(super) struct Head<'a> {
     time: String,
     kind: &'static str,
     cgroup: &'a str,
     policy: &'a str,
     pid: u32,
     command: &'a str,
+}
+
+impl<'a> Head<'a> {
+    pub(super) fn new(time: Timestamp, kind: &'static str, source: &'a Source, pid: u32, command: &'a str) -> Self {
+        let Source { cgroup, policy } = source;
+        Self { time: rfc3339(time), kind, cgroup, policy, pid, command }
+    }
+}
+
+/// One line of `--events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct EventRecord<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
     direction: &'static str,
     protocol: String,
     local_address: Option<IpAddr>,
@@ -49,12 +63,7 @@ struct EventRecord<'a> {
 pub fn event_line(observation: &Observation, names: &str, source: &Source, time: Timestamp) -> String {
     let remote = far_end(observation);
     let record = EventRecord {
-        time: rfc3339(time),
-        kind: observation.kind.name(),
-        cgroup: &source.cgroup,
-        policy: &source.policy,
-        pid: observation.pid,
-        command: &observation.command,
+        head: Head::new(time, observation.kind.name(), source, observation.pid, &observation.command),
         direction: direction(observation),
         protocol: protocol_name(observation.protocol),
         local_address: observation.local.map(|local| local.ip()),

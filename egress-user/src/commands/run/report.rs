@@ -24,6 +24,8 @@ pub(super) struct Losses {
     pub(super) events: u64,
     /// Events that made no sense.
     pub(super) unreadable: u64,
+    /// Messages to the DNS proxy that were no question.
+    pub(super) messages: u64,
     /// Addresses of names for which there was no room.
     pub(super) addresses: u64,
     /// Questions about names that were not answered.
@@ -109,10 +111,12 @@ fn refused(rows: BTreeMap<[String; 4], u64>, other: u64, style: Style) -> String
 }
 
 fn lost(losses: Losses) -> String {
-    let Losses { events, unreadable, addresses, questions: Unanswered { unattributed, crowded, late } } = losses;
+    let Losses { events, unreadable, messages, addresses, questions: Unanswered { unattributed, crowded, late } } =
+        losses;
     let lines = [
         (events, "events did not fit into the ring buffer; what live flows carried is counted all the same"),
         (unreadable, "events of the kernel half made no sense"),
+        (messages, "messages to name servers could not be read as questions"),
         (addresses, "addresses of names were not allowed, because there was no room for more"),
         (unattributed, "questions about names came from sockets that are closed or not governed, and got no answer"),
         (crowded, "questions about names or connections for them were dropped, because there were too many at once"),
@@ -253,7 +257,7 @@ mod tests {
             },
         );
         let questions = Unanswered { unattributed: 0, crowded: 3, late: 0 };
-        let losses = Losses { events: 7, unreadable: 0, addresses: 2, questions };
+        let losses = Losses { events: 7, unreadable: 0, messages: 3, addresses: 2, questions };
         insta::assert_snapshot!(summary(&engine, losses, Style::Plain), @r"
         egress: policy `command-line`: 2 destinations, 6 refusals
           destination            name             flows  sent                received
@@ -265,6 +269,7 @@ mod tests {
           listen on 0.0.0.0:8080/tcp                   listen            1      nc
           socket of protocol 255                       socket_kind       1      \u{1b}[2J
           7 events did not fit into the ring buffer; what live flows carried is counted all the same
+          3 messages to name servers could not be read as questions
           2 addresses of names were not allowed, because there was no room for more
           3 questions about names or connections for them were dropped, because there were too many at once
         ");

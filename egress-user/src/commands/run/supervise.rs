@@ -179,6 +179,7 @@ impl Supervisor {
         Ok(Losses {
             events: governed.session.governor()?.lost_events()?,
             unreadable: self.engine.unreadable_events(),
+            messages: self.engine.unreadable_messages(),
             addresses: self.engine.addresses_not_added(),
             questions: self.proxy.unanswered(),
         })
